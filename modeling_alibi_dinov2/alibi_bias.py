@@ -48,7 +48,7 @@ def largest_distance(
 
     Two patches are 1 or more apart; a grid of a single patch, whose distance is 0, gets 1, so that dividing is safe.
     """
-    rows, columns = (axis_distances(length, wrap=wrap, device=device).amax() for length in grid_size)
+    rows, columns = (axis_distances(length, wrap=wrap, device=device).amax(dim=(0, 1)) for length in grid_size)
     return combine_axes(rows, columns, metric=metric).clamp(min=1)
 
 

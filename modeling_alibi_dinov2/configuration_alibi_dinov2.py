@@ -93,7 +93,7 @@ class Dinov2AlibiConfig(Dinov2WithRegistersConfig):
             raise ValueError(f"`alibi_jitter` is {self.alibi_jitter}; it must be 0 (no noise) or a positive number.")
         if not 0 <= self.classifier_dropout <= 1:
             raise ValueError(f"`classifier_dropout` is {self.classifier_dropout}; it must lie in [0, 1].")
-        if self.hidden_size % self.num_attention_heads:
+        if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"`num_attention_heads` is {self.num_attention_heads}; it must divide `hidden_size`, which is "
                 f"{self.hidden_size}."

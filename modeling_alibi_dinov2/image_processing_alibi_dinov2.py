@@ -18,6 +18,7 @@ from transformers.image_utils import (
 from transformers.processing_utils import ImagesKwargs
 
 UINT16_TO_UINT8 = 257  # 65535 / 255
+CHANNELS = (1, 3, 4)  # greyscale, RGB, RGBA
 
 
 class Dinov2AlibiImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
@@ -44,8 +45,9 @@ class Dinov2AlibiImageProcessor(PilBackend):
         `return_tensors`.
 
     Raises:
-        ValueError: pixels that are NaN, infinite or out of range; a requested size or crop that is no multiple of
-            `patch_size`; an image smaller than one patch that is not to be resized.
+        ValueError: pixels that are NaN, infinite or out of range, or floating with `do_rescale=False`; a requested
+            output size that is no multiple of `patch_size`; an image smaller than one patch that is neither resized
+            nor centre-cropped (which pads it with zeros, as DINOv2's processor does).
     """
 
     resample = PILImageResampling.BICUBIC
@@ -62,9 +64,29 @@ class Dinov2AlibiImageProcessor(PilBackend):
     patch_size = 14
     valid_kwargs = Dinov2AlibiImageProcessorKwargs
 
-    def process_image(self, image: ImageInput, *args, **kwargs) -> np.ndarray:
+    def _prepare_images_structure(self, images: ImageInput, expected_ndims: int = 3) -> list:
+        """A flat list of images; an array of two dimensions, alone or in a list, is one greyscale image."""
+        return super()._prepare_images_structure(add_channel_axis(images), expected_ndims)
+
+    def process_image(
+        self,
+        image: ImageInput,
+        do_convert_rgb: bool | None = None,
+        input_data_format: str | ChannelDimension | None = None,
+        do_rescale: bool | None = None,
+        **kwargs,
+    ) -> np.ndarray:
         """One image of any kind as an 8-bit array `(channels, H, W)`."""
-        return super().process_image(to_8bit(image), *args, **kwargs)
+        if isinstance(image, Image.Image):
+            input_data_format = ChannelDimension.LAST
+        array = to_channels_first(to_array(image), input_data_format)
+        if do_rescale is False and np.issubdtype(array.dtype, np.floating):
+            raise ValueError(
+                f"`do_rescale` is False, but the image has {array.dtype} values, which are brought to 8 bits first. "
+                "Leave `do_rescale=True`: values in [0, 1] are recognised as such."
+            )
+        array = to_8bit(array)
+        return to_rgb(array) if do_convert_rgb else array
 
     def _preprocess(
         self,
@@ -75,23 +97,29 @@ class Dinov2AlibiImageProcessor(PilBackend):
         do_center_crop: bool,
         crop_size: SizeDict,
         patch_size: int,
+        do_pad: bool | None = None,
+        pad_size: SizeDict | None = None,
         **kwargs,
     ) -> BatchFeature:
+        if do_pad and pad_size:
+            require_multiples("pad_size", pad_size, patch_size)
         if do_center_crop:
             require_multiples("crop_size", crop_size, patch_size)
-        if do_resize:
+        elif do_resize:
             images = [
                 self.resize(image, self.rounded_size(image, size, patch_size), resample=resample) for image in images
             ]
-        if not do_center_crop:
+        else:
             images = [crop_to_multiples(image, patch_size) for image in images]
         return super()._preprocess(
             images,
-            do_resize=False,
+            do_resize=do_resize and do_center_crop,
             size=size,
             resample=resample,
             do_center_crop=do_center_crop,
             crop_size=crop_size,
+            do_pad=do_pad,
+            pad_size=pad_size,
             **kwargs,
         )
 
@@ -139,19 +167,63 @@ class Dinov2AlibiImageProcessor(PilBackend):
         ]
 
 
-def to_8bit(image: ImageInput) -> ImageInput:
-    """An image whose pixels are 8-bit, in the layout it came in.
+def add_channel_axis(images: ImageInput) -> ImageInput:
+    """Make arrays `(H, W)`, alone or in nested lists, `(1, H, W)`; leave everything else as it is."""
+    if isinstance(images, list | tuple):
+        return [add_channel_axis(image) for image in images]
+    return images[None] if getattr(images, "ndim", None) == 2 else images
+
+
+def to_array(image: ImageInput) -> np.ndarray:
+    """An image as an array in the layout it came in; PIL images as `(H, W)`, `(H, W, 3)` or `(H, W, 4)`."""
+    if isinstance(image, torch.Tensor):
+        return (image.float() if image.is_floating_point() else image).detach().cpu().numpy()
+    if isinstance(image, Image.Image) and image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+        elif image.mode != "L":
+            image = image.convert("RGB")
+    return np.asarray(image)
+
+
+def to_channels_first(image: np.ndarray, input_data_format: str | ChannelDimension | None) -> np.ndarray:
+    """`(H, W)`, `(C, H, W)` or `(H, W, C)` as `(C, H, W)`; the layout is guessed where it is not given.
+
+    Raises:
+        ValueError: another number of dimensions or channels.
+    """
+    shape = image.shape
+    if image.ndim == 2:
+        image = image[None]
+    elif image.ndim == 3:
+        guess = ChannelDimension.FIRST if shape[0] in CHANNELS else ChannelDimension.LAST
+        if (input_data_format or guess) == ChannelDimension.LAST:
+            image = np.moveaxis(image, -1, 0)
+    if image.ndim != 3 or image.shape[0] not in CHANNELS or image.size == 0:
+        raise ValueError(
+            f"The image has shape {shape}; it must be (H, W), (C, H, W) or (H, W, C) with 1, 3 or 4 channels. Choose "
+            "one channel or three, or pass `input_data_format`."
+        )
+    return image
+
+
+def to_rgb(image: np.ndarray) -> np.ndarray:
+    """An 8-bit array `(C, H, W)` of greyscale, RGB or RGBA as RGB; what is transparent becomes white."""
+    if len(image) == 1:
+        return np.repeat(image, 3, axis=0)
+    if len(image) == 4:
+        opacity = image[3:] / 255
+        return np.round(opacity * image[:3] + (1 - opacity) * 255).astype(np.uint8)
+    return image
+
+
+def to_8bit(image: np.ndarray) -> np.ndarray:
+    """The same pixels with 8 bits.
 
     Raises:
         ValueError: pixels that are NaN, infinite, negative or beyond the range of their type.
     """
-    if isinstance(image, Image.Image):
-        if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
-            return image
-        image = np.asarray(image)
-    elif isinstance(image, torch.Tensor):
-        image = image.detach().cpu().numpy()
-    if not isinstance(image, np.ndarray) or image.dtype == np.uint8:
+    if image.dtype == np.uint8:
         return image
     if image.dtype == bool:
         return image.astype(np.uint8) * 255

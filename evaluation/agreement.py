@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How far a student's patch features point where its teacher's do: what distillation is to bring back.
+
+    python -m evaluation.agreement --teacher teacher --model student --images held_out --size 224 \\
+        --run runs/first --output results/agreement.json
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from common.images import read_folder
+from evaluation.arguments import common_parser, run_command
+from evaluation.features import Backbone, dense_features, load_backbone
+from evaluation.records import DatasetFacts, Stopwatch, describe_images, make_record
+
+
+def mean_cosine(features: np.ndarray, reference: np.ndarray, zero_channels: Sequence[int] = ()) -> float:
+    """Mean cosine between the features of corresponding patches, some channels left out.
+
+    Args:
+        features, reference: `(h, w, D)`.
+
+    Raises:
+        ValueError: the two have different shapes.
+    """
+    if features.shape != reference.shape:
+        raise ValueError(f"Features of shapes {features.shape} and {reference.shape} cannot be compared.")
+    kept = np.setdiff1d(np.arange(features.shape[-1]), zero_channels)
+    first, second = (array[..., kept].reshape(-1, len(kept)).astype(np.float64) for array in (features, reference))
+    norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    return float(np.mean(np.sum(first * second, axis=1) / np.maximum(norms, np.finfo(float).tiny)))
+
+
+def measure(
+    teacher: Backbone,
+    backbone: Backbone,
+    images: Sequence[Image.Image],
+    dataset: DatasetFacts,
+    size: int,
+    zero_channels: Sequence[int] = (),
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Result record: `cosine` of model and teacher, and as a yardstick `mirrored_teacher_cosine`, that of the teacher
+    and itself on mirrored images, mirrored back."""
+    stopwatch = Stopwatch()
+    mirrored = [ImageOps.mirror(image) for image in images]
+    expected = list(dense_features(teacher, images, size))
+    back = [features[:, ::-1] for features in dense_features(teacher, mirrored, size)]
+    found = list(dense_features(backbone, images, size, progress=True))
+    metrics = {
+        name: float(np.mean([mean_cosine(*pair, zero_channels) for pair in zip(maps, expected, strict=True)]))
+        for name, maps in (("cosine", found), ("mirrored_teacher_cosine", back))
+    }
+    parameters = {"size": size, "zero_channels": list(zero_channels), "teacher": teacher.name}
+    return make_record("teacher_agreement", metrics, dataset, backbone, parameters, seed, stopwatch)
+
+
+def zeroed_channels(run: Path) -> list[int]:
+    """The teacher channels that a run of distillation put to zero, from its configuration.
+
+    Raises:
+        OSError: there is no such run.
+    """
+    return json.loads((run / "config.json").read_text(encoding="utf-8"))["zeroed_channels"]
+
+
+def main() -> None:
+    parser = common_parser(__doc__)
+    parser.add_argument("--teacher", required=True, help="Hub id or folder of the teacher")
+    parser.add_argument("--images", required=True, help="folder of images that the student was not trained on")
+    parser.add_argument("--run", type=Path, help="run of distillation whose zeroed channels are to be left out")
+
+    def command(arguments) -> dict[str, Any]:
+        images = read_folder(arguments.images)
+        channels = zeroed_channels(arguments.run) if arguments.run else []
+        teacher = load_backbone(arguments.teacher, arguments.device)
+        backbone = load_backbone(arguments.model, arguments.device, arguments.name)
+        dataset = describe_images(Path(arguments.images).name, images)
+        return measure(teacher, backbone, images, dataset, arguments.size, channels, arguments.seed)
+
+    run_command(parser, command)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much of a patch's place its features tell: the paper's joint x/y ridge probe (arXiv 2603.16840, section 3).
+
+    python -m evaluation.positional_probe --model teacher --images data/micrographs --output results/micrographs.json
+    python -m evaluation.positional_probe --model teacher --noise 4 --output results/noise.json
+
+Two R² are reported: over all patches, those the probe was fitted on included, as published; and over the others only.
+A model without semantics has a low R² too: read it beside a semantic score.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from common.images import read_folder
+from evaluation.arguments import common_parser, run_command
+from evaluation.features import Backbone, dense_features, load_backbone
+from evaluation.noise import noise_images
+from evaluation.records import DatasetFacts, Stopwatch, describe_images, make_record
+
+TRAIN_FRACTION = 1 / 36
+REPEATS = 6
+
+
+@dataclass(frozen=True)
+class ProbeScore:
+    """R² of one fit: over all patches, those it was fitted on included (as published), and over the others only."""
+
+    all_patches: float
+    held_out: float
+
+
+def position_targets(rows: int, columns: int) -> np.ndarray:
+    """Places of the patches of a grid, `(rows·columns, 2)`: x and y, from 0 at the first to 1 at the last."""
+    y, x = np.meshgrid(np.linspace(0, 1, rows), np.linspace(0, 1, columns), indexing="ij")
+    return np.stack([x.ravel(), y.ravel()], axis=1)
+
+
+def sample_patches(count: int, fraction: float, random: np.random.Generator) -> np.ndarray:
+    """A random choice of patches, `(count,)` boolean; `fraction` of them, rounded down.
+
+    Raises:
+        ValueError: fewer than 2 would be chosen, or none left to test on.
+    """
+    chosen = int(count * fraction)
+    if not 2 <= chosen < count:
+        raise ValueError(
+            f"{fraction:.3g} of {count} patches are {chosen}; the probe needs 2 to fit on and 1 to test on. Use larger "
+            "images or another fraction."
+        )
+    mask = np.zeros(count, dtype=bool)
+    mask[random.choice(count, chosen, replace=False)] = True
+    return mask
+
+
+def probe_position(features: np.ndarray, train: np.ndarray) -> ProbeScore:
+    """Fit ridge regression (alpha 1) from standardised features to x and y on some patches, and score it.
+
+    Args:
+        features: `(h, w, D)`.
+        train: `(h·w,)` boolean, the patches to fit on. Standardisation is fitted on them too.
+
+    Returns:
+        R² averaged over x and y; 1 is perfect, 0 as good as the mean, and there is no lower limit.
+    """
+    rows, columns, width = features.shape
+    targets = position_targets(rows, columns)
+    # In double precision: a probe on a few dozen patches of some hundred channels is ill-conditioned.
+    inputs = features.reshape(-1, width).astype(np.float64)
+    probe = make_pipeline(StandardScaler(), Ridge()).fit(inputs[train], targets[train])
+    return ProbeScore(float(probe.score(inputs, targets)), float(probe.score(inputs[~train], targets[~train])))
+
+
+def probe_images(
+    features: Sequence[np.ndarray], repeats: int = REPEATS, fraction: float = TRAIN_FRACTION, seed: int = 0
+) -> list[list[ProbeScore]]:
+    """Scores of every image, `repeats` draws of patches each.
+
+    Args:
+        features: one `(h, w, D)` array per image.
+    """
+    random = np.random.default_rng(seed)
+    return [
+        [
+            probe_position(image, sample_patches(image.shape[0] * image.shape[1], fraction, random))
+            for _ in range(repeats)
+        ]
+        for image in features
+    ]
+
+
+def summarise(scores: Sequence[Sequence[ProbeScore]]) -> dict[str, float]:
+    """Mean and standard deviation over images and repeats of both R², under the names that records use."""
+    flat = [score for image in scores for score in image]
+    return {
+        f"r2_{name}{suffix}": float(reduce([getattr(score, name) for score in flat]))
+        for name in ("all_patches", "held_out")
+        for suffix, reduce in (("", np.mean), ("_std", np.std))
+    }
+
+
+def most_positional_channels(features: Sequence[np.ndarray], count: int) -> list[int]:
+    """The channels that alone tell a patch's row or column best, in ascending order.
+
+    A channel's score is the R² of its own least-squares fit to x or to y, whichever is higher, averaged over images.
+
+    Args:
+        features: one `(h, w, D)` array per image.
+        count: how many.
+
+    Raises:
+        ValueError: there are fewer channels than that.
+    """
+    width = features[0].shape[-1]
+    if not 0 <= count <= width:
+        raise ValueError(f"{count} of {width} channels were asked for; it must be 0 to {width}.")
+    scores = np.mean([channel_scores(image) for image in features], axis=0).max(axis=0)
+    return sorted(np.argsort(scores)[::-1][:count].tolist())
+
+
+def channel_scores(features: np.ndarray) -> np.ndarray:
+    """R² of each channel alone for x and for y over all patches, `(2, D)`: the squared correlation; 0 if constant."""
+    rows, columns, width = features.shape
+    inputs = features.reshape(-1, width).astype(np.float64)
+    inputs -= inputs.mean(axis=0)
+    targets = position_targets(rows, columns)
+    targets -= targets.mean(axis=0)
+    power = np.outer((targets**2).sum(axis=0), (inputs**2).sum(axis=0))
+    return np.divide((targets.T @ inputs) ** 2, power, out=np.zeros_like(power), where=power > 0)
+
+
+def measure(
+    backbone: Backbone,
+    images: Sequence[Image.Image],
+    dataset: DatasetFacts,
+    size: int,
+    repeats: int = REPEATS,
+    fraction: float = TRAIN_FRACTION,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Images -> features -> probe -> result record."""
+    stopwatch = Stopwatch()
+    features = list(dense_features(backbone, images, size, progress=True))
+    metrics = summarise(probe_images(features, repeats, fraction, seed))
+    parameters = {"size": size, "repeats": repeats, "train_fraction": fraction, "target": "x/y", "probe": "ridge"}
+    return make_record("positional_probe", metrics, dataset, backbone, parameters, seed, stopwatch)
+
+
+def main() -> None:
+    parser = common_parser(__doc__)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--images", help="folder of images")
+    source.add_argument("--noise", type=int, help="number of images of uniform noise")
+    parser.add_argument("--repeats", type=int, default=REPEATS, help="draws of patches per image")
+
+    def command(arguments) -> dict[str, Any]:
+        if arguments.images:
+            images, name = read_folder(arguments.images), Path(arguments.images).name
+        else:
+            images, name = noise_images(arguments.noise, arguments.size, arguments.seed), "uniform noise"
+        backbone = load_backbone(arguments.model, arguments.device, arguments.name)
+        dataset = describe_images(name, images)
+        return measure(backbone, images, dataset, arguments.size, arguments.repeats, seed=arguments.seed)
+
+    run_command(parser, command)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,530 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+import os
+import subprocess
+import sys
+import weakref
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import Dinov2Config, Dinov2Model
+
+from modeling_alibi_dinov2 import Dinov2AlibiModel, attention_alibi_dinov2
+from modeling_alibi_dinov2.attention_alibi_dinov2 import remembered_fixed_bias
+from tests.comparison import assert_close, largest_difference
+from tests.modeling.reference import slow_bias
+
+REPOSITORY = Path(__file__).parents[2]
+
+SAME_WEIGHTS = "the same operations on the same weights"
+OTHER_ORDER = "the keys come in another order in float32 sums, three layers"
+
+
+@pytest.fixture
+def built_biases(monkeypatch):
+    """Weak references to the biases built since the memory was cleared."""
+    built = []
+    build = attention_alibi_dinov2.build_fixed_bias
+
+    def count(*arguments):
+        bias = build(*arguments)
+        built.append(weakref.ref(bias))
+        return bias
+
+    remembered_fixed_bias.cache_clear()
+    monkeypatch.setattr(attention_alibi_dinov2, "build_fixed_bias", count)
+    yield built
+    remembered_fixed_bias.cache_clear()
+
+
+def patch_map(model, pixels: torch.Tensor, grid_size: tuple[int, int]) -> torch.Tensor:
+    """Patch tokens as `(B, h, w, D)`."""
+    prefix = 1 + model.config.num_register_tokens
+    with torch.no_grad():
+        return model(pixels).last_hidden_state[:, prefix:].unflatten(1, grid_size)
+
+
+# --- shapes ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("grid_size", [(4, 4), (2, 5), (1, 1), (1, 7)])
+@pytest.mark.parametrize("registers", [0, 4])
+def test_tokens_of_any_grid(tiny_model, random_pixels, grid_size, registers):
+    output = tiny_model(num_register_tokens=registers)(random_pixels(2, *grid_size))
+    assert output.last_hidden_state.shape == (2, 1 + registers + grid_size[0] * grid_size[1], 48)
+    assert output.last_hidden_state.isfinite().all()
+    assert_close(output.pooler_output, output.last_hidden_state[:, 0], 0.0, "the [CLS] token itself")
+
+
+def test_a_pair_of_patch_sides(tiny_model):
+    model = tiny_model(patch_size=(14, 28))
+    assert model(torch.randn(1, 3, 42, 56)).last_hidden_state.shape == (1, 5 + 3 * 2, 48)
+
+
+def test_other_numbers_of_channels(tiny_model):
+    assert tiny_model(num_channels=1)(torch.randn(1, 1, 28, 28)).last_hidden_state.shape == (1, 9, 48)
+
+
+def test_hidden_states_and_attentions_on_request(tiny_model, random_pixels):
+    model, pixels = tiny_model(attn_implementation="eager"), random_pixels(2, 3, 4)
+    output = model(pixels, output_hidden_states=True, output_attentions=True)
+    assert [state.shape for state in output.hidden_states] == [(2, 17, 48)] * 4
+    assert [weights.shape for weights in output.attentions] == [(2, 3, 17, 17)] * 3
+    for weights in output.attentions:
+        assert_close(weights.sum(dim=-1), torch.ones(2, 3, 17), 1e-5, "float32 sum of 17 weights")
+    last = model.layernorm(output.hidden_states[-1])
+    assert_close(last, output.last_hidden_state, 0.0, SAME_WEIGHTS)
+    assert model(pixels).hidden_states is None
+
+
+def test_a_tuple_on_request(tiny_model, random_pixels):
+    model, pixels = tiny_model(), random_pixels(1, 2, 2)
+    output = model(pixels, return_dict=False)
+    assert isinstance(output, tuple)
+    assert_close(output[0], model(pixels).last_hidden_state, 0.0, SAME_WEIGHTS)
+
+
+# --- what the bias is for -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("grid_size", [(4, 4), (3, 7), (6, 2)])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {},
+        {"alibi_metric": "manhattan", "alibi_normalize": False},
+        {"alibi_slopes": "geometric"},
+        {"alibi_slopes": "learned"},
+    ],
+)
+def test_a_roll_of_the_image_by_whole_patches_rolls_the_patch_tokens(tiny_model, random_pixels, grid_size, overrides):
+    model, pixels = tiny_model(**overrides), random_pixels(1, *grid_size)
+    rolled = pixels.roll((2 * 14, -14), dims=(2, 3))
+    expected = patch_map(model, pixels, grid_size).roll((2, -1), dims=(1, 2))
+    assert_close(patch_map(model, rolled, grid_size), expected, 2e-5, OTHER_ORDER)
+    with torch.no_grad():
+        assert_close(model(rolled).pooler_output, model(pixels).pooler_output, 2e-5, OTHER_ORDER)
+
+
+def test_a_roll_changes_the_tokens_without_the_torus(tiny_model, random_pixels):
+    model, pixels = tiny_model(alibi_wrap=False), random_pixels(1, 4, 6)
+    rolled = patch_map(model, pixels.roll((28, -14), dims=(2, 3)), (4, 6))
+    assert largest_difference(rolled, patch_map(model, pixels, (4, 6)).roll((2, -1), dims=(1, 2))) > 1e-2
+
+
+def test_a_roll_changes_the_tokens_of_the_teacher(tiny_teacher, random_pixels):
+    model, pixels = tiny_teacher(), random_pixels(1, 4, 4)
+    rolled = patch_map(model, pixels.roll((28, -14), dims=(2, 3)), (4, 4))
+    assert largest_difference(rolled, patch_map(model, pixels, (4, 4)).roll((2, -1), dims=(1, 2))) > 1e-2
+
+
+@pytest.mark.parametrize("attn_implementation", ["sdpa", "alibi_blockwise"])
+def test_a_uniform_image_has_the_same_token_everywhere(tiny_model, attn_implementation):
+    model = tiny_model(attn_implementation=attn_implementation)
+    tokens = patch_map(model, torch.full((1, 3, 56, 84), 0.7), (4, 6))
+    assert_close(tokens, tokens[:, :1, :1].expand_as(tokens), 2e-5, OTHER_ORDER)
+
+
+def test_without_a_bias_the_order_of_the_patches_means_nothing(tiny_model, random_pixels):
+    model, pixels = tiny_model(position_encoding="none"), random_pixels(1, 3, 4)
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(0))
+    patches = pixels.unfold(2, 14, 14).unfold(3, 14, 14).flatten(2, 3)[:, :, order].unflatten(2, (3, 4))
+    shuffled = patches.permute(0, 1, 2, 4, 3, 5).reshape(pixels.shape)
+    expected = patch_map(model, pixels, (3, 4)).flatten(1, 2)[:, order]
+    assert_close(patch_map(model, shuffled, (3, 4)).flatten(1, 2), expected, 2e-5, OTHER_ORDER)
+
+
+# --- the stock model ------------------------------------------------------------------------------------------------
+
+
+def require_equal_to_the_stock_model(student, teacher, pixels, grid_size):
+    """Copy the teacher's weights; equal when its embedding is zero and the bias comes as a 4-D mask."""
+    teacher.embeddings.position_embeddings.data.zero_()
+    weights = teacher.state_dict()
+    del weights["embeddings.position_embeddings"]
+    missing, unexpected = student.load_state_dict(weights, strict=False)
+    assert not unexpected
+    assert set(missing) <= {"embeddings.register_tokens"}
+    prefix = student.config.num_prefix_tokens
+    mask = slow_bias(grid_size, slopes=[1.0], num_prefix_tokens=prefix).expand(len(pixels), -1, -1, -1)
+    with torch.no_grad():
+        actual = student(pixels, output_hidden_states=True)
+        expected = teacher(pixels, attention_mask=mask, output_hidden_states=True)
+    for state, stock_state in zip(actual.hidden_states, expected.hidden_states, strict=True):
+        assert_close(state, stock_state, 1e-5, "float32 rounding of the bias, three layers")
+    assert_close(actual.last_hidden_state, expected.last_hidden_state, 1e-5, "float32 rounding of the bias")
+    with torch.no_grad():
+        assert largest_difference(actual.last_hidden_state, teacher(pixels).last_hidden_state) > 1e-2
+
+
+@pytest.mark.parametrize("registers", [0, 4])
+@pytest.mark.parametrize("grid_size", [(4, 4), (3, 5)])
+@pytest.mark.parametrize("attn_implementation", ["sdpa", "eager", "alibi_blockwise"])
+def test_the_untrained_student_is_the_teacher_without_embedding_and_with_the_bias_as_a_mask(
+    tiny_model, tiny_teacher, random_pixels, registers, grid_size, attn_implementation
+):
+    student = tiny_model(attn_implementation=attn_implementation, num_register_tokens=registers)
+    teacher = tiny_teacher(num_register_tokens=registers)
+    require_equal_to_the_stock_model(student, teacher, random_pixels(2, *grid_size), grid_size)
+
+
+def test_a_teacher_without_registers_has_the_same_weights_but_the_empty_registers(
+    tiny_model, tiny_teacher, random_pixels
+):
+    student = tiny_model(num_register_tokens=0)
+    teacher = tiny_teacher(Dinov2Model, Dinov2Config)
+    require_equal_to_the_stock_model(student, teacher, random_pixels(2, 3, 5), (3, 5))
+
+
+def test_the_swiglu_network_of_the_giant_model(tiny_model, tiny_teacher, random_pixels):
+    student, teacher = tiny_model(use_swiglu_ffn=True), tiny_teacher(use_swiglu_ffn=True)
+    require_equal_to_the_stock_model(student, teacher, random_pixels(1, 3, 5), (3, 5))
+
+
+def test_there_is_no_position_embedding(tiny_model):
+    assert not [name for name in tiny_model().state_dict() if "position" in name]
+
+
+# --- the bias is built once -----------------------------------------------------------------------------------------
+
+
+def test_a_second_forward_at_a_known_grid_builds_nothing(tiny_model, random_pixels, built_biases):
+    model = tiny_model()
+    for seed in range(3):
+        model(random_pixels(1, 4, 5, seed=seed))
+    model(random_pixels(2, 4, 5))
+    assert len(built_biases) == 1
+
+
+def test_every_kind_of_bias_has_its_own_place_in_memory(tiny_model, random_pixels, built_biases):
+    pixels = random_pixels(1, 3, 4)
+    variants = [{}, {"alibi_wrap": False}, {"alibi_metric": "manhattan"}, {"alibi_normalize": False}]
+    with torch.no_grad():
+        first = [tiny_model(**overrides)(pixels).last_hidden_state for overrides in variants]
+        for output, overrides in zip(first, variants, strict=True):
+            assert_close(tiny_model(**overrides)(pixels).last_hidden_state, output, 0.0, SAME_WEIGHTS)
+    assert len(built_biases) == len(variants)
+
+
+def test_transposed_grids_are_not_confused(tiny_model, random_pixels, built_biases):
+    model = tiny_model()
+    model(random_pixels(1, 2, 6))
+    model(random_pixels(1, 6, 2))
+    assert len(built_biases) == 2
+
+
+def test_forty_alternating_grids_do_not_grow_memory(tiny_model, random_pixels, built_biases):
+    model = tiny_model()
+    grids = [(rows, columns) for rows in range(1, 9) for columns in range(1, 6)]
+    assert len(grids) == 40
+    with torch.no_grad():
+        for _ in range(2):
+            for grid_size in grids:
+                model(random_pixels(1, *grid_size))
+    information = remembered_fixed_bias.cache_info()
+    assert information.maxsize <= 8
+    assert information.currsize == information.maxsize
+    assert len(built_biases) == 80
+    assert sum(bias() is not None for bias in built_biases) == information.maxsize
+
+
+@pytest.mark.parametrize("grid_mode", [torch.inference_mode, torch.no_grad])
+def test_training_goes_on_at_a_grid_first_met_in_inference(tiny_model, random_pixels, built_biases, grid_mode):
+    model, pixels = tiny_model(), random_pixels(1, 3, 4)
+    with grid_mode():
+        model(pixels)
+    model.train()
+    model(pixels).last_hidden_state.square().mean().backward()
+    assert len(built_biases) == 1
+    assert model.encoder.layer[0].attention.q_proj.weight.grad.isfinite().all()
+
+
+def test_nothing_of_the_bias_is_saved(tiny_model, random_pixels):
+    model = tiny_model()
+    model(random_pixels(1, 2, 3))
+    assert not [name for name in model.state_dict() if "bias" in name.split(".")[-1] and "alibi" in name]
+    assert not list(model.buffers())
+
+
+# --- training -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("attn_implementation", ["sdpa", "eager", "alibi_blockwise"])
+@pytest.mark.parametrize("slopes", ["constant", "learned"])
+def test_gradients_reach_every_trainable_parameter(tiny_model, random_pixels, attn_implementation, slopes):
+    model = tiny_model(attn_implementation=attn_implementation, alibi_slopes=slopes).train()
+    output = model(random_pixels(2, 3, 4)).last_hidden_state
+    (output * torch.randn(output.shape, generator=torch.Generator().manual_seed(0))).sum().backward()
+    for name, parameter in model.named_parameters():
+        if name == "embeddings.mask_token":
+            assert parameter.grad is None
+        else:
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
+            # A bias of the keys shifts all scores of a query alike, which the softmax does not see.
+            assert parameter.grad.count_nonzero() or name.endswith("k_proj.bias"), name
+
+
+def test_the_mask_token_learns_from_masked_patches(tiny_model, random_pixels):
+    model = tiny_model()
+    masked = torch.zeros(2, 12, dtype=torch.bool)
+    masked[0, 3] = True
+    model(random_pixels(2, 3, 4), bool_masked_pos=masked).last_hidden_state.square().mean().backward()
+    assert model.embeddings.mask_token.grad.count_nonzero() == 48
+
+
+def test_a_masked_patch_leaves_no_trace_of_its_pixels(tiny_model, random_pixels):
+    model, pixels = tiny_model(), random_pixels(1, 3, 4)
+    masked = torch.zeros(1, 12, dtype=torch.bool)
+    masked[0, 6] = True  # row 1, column 2
+    altered = pixels.clone()
+    altered[:, :, 14:28, 28:42] = 5
+    with torch.no_grad():
+        before, after = (model(x, bool_masked_pos=masked).last_hidden_state for x in (pixels, altered))
+        assert_close(after, before, 0.0, "the mask token has replaced the patch")
+        assert largest_difference(before, model(pixels).last_hidden_state) > 1e-2
+
+
+def test_learned_slopes_start_in_the_unit_interval_and_differ(tiny_model):
+    slopes = torch.stack([layer.attention.alibi_slopes for layer in tiny_model(alibi_slopes="learned").encoder.layer])
+    assert slopes.shape == (3, 3)
+    assert slopes.min() >= 0
+    assert slopes.max() < 1
+    assert slopes.unique().numel() == 9
+
+
+def test_learned_slopes_change_by_a_step_of_the_optimiser(tiny_model, random_pixels):
+    model = tiny_model(alibi_slopes="learned")
+    slopes = [layer.attention.alibi_slopes for layer in model.encoder.layer]
+    before = [slope.detach().clone() for slope in slopes]
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    output = model(random_pixels(2, 3, 4)).last_hidden_state
+    (output * torch.randn(output.shape, generator=torch.Generator().manual_seed(0))).sum().backward()
+    optimiser.step()
+    for slope, start in zip(slopes, before, strict=True):
+        assert (slope.detach() - start).abs().min() > 1e-3
+
+
+def test_learned_slopes_are_drawn_afresh_when_the_checkpoint_has_none(tiny_model, tmp_path):
+    tiny_model().save_pretrained(tmp_path)
+    model = Dinov2AlibiModel.from_pretrained(tmp_path, alibi_slopes="learned")
+    slopes = torch.stack([layer.attention.alibi_slopes for layer in model.encoder.layer])
+    assert slopes.min() >= 0
+    assert slopes.max() < 1
+    assert slopes.unique().numel() == 9
+
+
+@pytest.mark.parametrize("attn_implementation", ["sdpa", "alibi_blockwise"])
+@pytest.mark.parametrize("slopes", ["constant", "learned"])
+def test_gradient_checkpointing_gives_the_same_gradients(tiny_model, random_pixels, attn_implementation, slopes):
+    gradients = []
+    for checkpointing in (False, True):
+        model = tiny_model(attn_implementation=attn_implementation, alibi_slopes=slopes).train()
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+        model(random_pixels(2, 3, 4)).last_hidden_state.square().mean().backward()
+        gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        assert_close(gradients[1][name], gradient, 1e-7, f"the same operations run twice: {name}")
+
+
+# --- half precision -------------------------------------------------------------------------------------------------
+
+
+def mean_cosine(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    return torch.nn.functional.cosine_similarity(actual.float(), expected.float(), dim=-1).mean().item()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("attn_implementation", ["sdpa", "eager", "alibi_blockwise"])
+@pytest.mark.parametrize("slopes", ["constant", "learned"])
+def test_half_precision_is_close_to_single(tiny_model, random_pixels, dtype, attn_implementation, slopes):
+    model, pixels = tiny_model(attn_implementation=attn_implementation, alibi_slopes=slopes), random_pixels(2, 3, 4)
+    with torch.no_grad():
+        expected = model(pixels).last_hidden_state
+        actual = model.to(dtype)(pixels.to(dtype)).last_hidden_state
+    assert actual.dtype == dtype
+    assert mean_cosine(actual, expected) > 0.999
+
+
+@pytest.mark.parametrize("attn_implementation", ["sdpa", "eager", "alibi_blockwise"])
+@pytest.mark.parametrize("slopes", ["constant", "learned"])
+def test_autocast_trains(tiny_model, random_pixels, attn_implementation, slopes):
+    model, pixels = tiny_model(attn_implementation=attn_implementation, alibi_slopes=slopes), random_pixels(2, 3, 4)
+    with torch.no_grad():
+        expected = model(pixels).last_hidden_state
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = model(pixels).last_hidden_state
+    assert mean_cosine(output, expected) > 0.999
+    output.float().square().mean().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is None or parameter.grad.isfinite().all(), name
+
+
+@pytest.mark.parametrize("attn_implementation", ["sdpa", "alibi_blockwise"])
+def test_the_bias_has_the_dtype_of_the_queries(tiny_model, random_pixels, monkeypatch, attn_implementation):
+    seen = []
+    attend = torch.nn.functional.scaled_dot_product_attention
+
+    def record(query, key, value, attn_mask=None, **kwargs):
+        if attn_mask is not None:
+            seen.append((query.dtype, attn_mask.dtype))
+        return attend(query, key, value, attn_mask=attn_mask, **kwargs)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", record)
+    model, pixels = tiny_model(attn_implementation=attn_implementation), random_pixels(1, 3, 4)
+    with torch.no_grad():
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            model(pixels)
+        model.to(torch.float16)(pixels.half())
+    assert seen[:3] == [(torch.bfloat16, torch.bfloat16)] * 3
+    assert seen[3:] == [(torch.float16, torch.float16)] * 3
+
+
+# --- saving and loading ---------------------------------------------------------------------------------------------
+
+IN_A_FRESH_PROCESS = """
+import sys
+import torch
+from safetensors.torch import load_file, save_file
+import modeling_alibi_dinov2
+from transformers import AutoModel
+
+pixels = load_file(sys.argv[1])["pixels"]
+for folder in sys.argv[2:]:
+    model = AutoModel.from_pretrained(folder)
+    with torch.no_grad():
+        save_file({"tokens": model(pixels).last_hidden_state.contiguous()}, folder + "/tokens.safetensors")
+    model.config.to_json_file(folder + "/loaded.json", use_diff=False)
+"""
+
+
+def test_a_saved_model_is_the_same_in_a_fresh_process(tiny_model, random_pixels, tmp_path):
+    from safetensors.torch import save_file
+
+    pixels = random_pixels(2, 3, 5)
+    save_file({"pixels": pixels}, tmp_path / "pixels.safetensors")
+    variants = [
+        {},
+        {"alibi_slopes": "learned", "num_register_tokens": 0, "alibi_metric": "manhattan"},
+        {"alibi_slopes": "geometric", "alibi_wrap": False, "alibi_normalize": False, "patch_stride": 7},
+        {"position_encoding": "none"},
+    ]
+    folders, expected = [], []
+    for index, overrides in enumerate(variants):
+        model = tiny_model(seed=index, **overrides)
+        folders.append(tmp_path / str(index))
+        model.save_pretrained(folders[-1])
+        with torch.no_grad():
+            expected.append(model(pixels).last_hidden_state)
+
+    command = [sys.executable, "-c", IN_A_FRESH_PROCESS, str(tmp_path / "pixels.safetensors"), *map(str, folders)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])}
+    subprocess.run(command, check=True, env=environment, cwd=tmp_path)
+
+    for folder, overrides, tokens in zip(folders, variants, expected, strict=True):
+        loaded = json.loads((folder / "loaded.json").read_text())
+        assert {name: loaded[name] for name in overrides} == overrides
+        assert loaded["model_type"] == "dinov2_alibi"
+        assert_close(load_file(folder / "tokens.safetensors")["tokens"], tokens, 1e-6, "another number of threads")
+
+
+def test_every_tensor_is_loaded_as_it_was_saved(tiny_model, tmp_path):
+    model = tiny_model(alibi_slopes="learned")
+    model.save_pretrained(tmp_path)
+    loaded, information = Dinov2AlibiModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(information.values())
+    weights = loaded.state_dict()
+    assert weights.keys() == model.state_dict().keys()
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(weights[name], tensor), name
+
+
+def test_loading_across_devices(tiny_model, random_pixels, tmp_path):
+    model, pixels = tiny_model(alibi_slopes="learned"), random_pixels(1, 3, 4)
+    model.save_pretrained(tmp_path)
+    loaded = Dinov2AlibiModel.from_pretrained(tmp_path, device_map="auto")
+    with torch.no_grad():
+        actual = loaded(pixels.to(loaded.device)).last_hidden_state
+        assert_close(actual, model(pixels).last_hidden_state, 1e-4, "perhaps another device's float32 kernels")
+
+
+def test_loading_in_half_precision(tiny_model, tmp_path):
+    tiny_model(alibi_slopes="learned").save_pretrained(tmp_path)
+    model = Dinov2AlibiModel.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+
+
+# --- overlapping patches --------------------------------------------------------------------------------------------
+
+
+def test_a_stride_of_half_a_patch_gives_a_finer_grid_from_the_same_weights(tiny_model, random_pixels):
+    usual, fine, pixels = tiny_model(), tiny_model(patch_stride=7), random_pixels(2, 3, 4)
+    assert [tensor.shape for tensor in usual.parameters()] == [tensor.shape for tensor in fine.parameters()]
+    rows, columns = (42 - 14) // 7 + 1, (56 - 14) // 7 + 1
+    assert fine(pixels).last_hidden_state.shape == (2, 5 + rows * columns, 48)
+
+    patches = usual.embeddings.patch_embeddings(pixels).unflatten(1, (3, 4))
+    fine_patches = fine.embeddings.patch_embeddings(pixels).unflatten(1, (rows, columns))
+    assert_close(fine_patches[:, ::2, ::2], patches, 1e-5, "the same patches, convolved by another kernel")
+
+
+def test_the_bias_follows_the_finer_grid(tiny_model, tiny_teacher, random_pixels):
+    student, teacher = tiny_model(patch_stride=7), tiny_teacher()
+    teacher.embeddings.position_embeddings.data.zero_()
+    pixels = random_pixels(1, 3, 4)
+    with torch.no_grad():
+        embedded = student.embeddings(pixels)
+        mask = slow_bias((5, 7), slopes=[1.0], num_prefix_tokens=5)
+        teacher.load_state_dict(student.state_dict(), strict=False)
+        expected = teacher.layernorm(teacher.encoder(embedded, attention_mask=mask).last_hidden_state)
+        assert_close(student(pixels).last_hidden_state, expected, 1e-5, "float32 rounding of the bias, three layers")
+
+
+def test_strides_may_differ_by_axis(tiny_model, random_pixels):
+    model = tiny_model(patch_stride=(14, 7))
+    assert model(random_pixels(1, 3, 4)).last_hidden_state.shape == (1, 5 + 3 * 7, 48)
+
+
+def test_an_image_that_repeats_with_the_stride_has_the_same_token_everywhere(tiny_model):
+    tile = torch.randn(1, 3, 7, 7, generator=torch.Generator().manual_seed(0))
+    tokens = patch_map(tiny_model(patch_stride=7), tile.repeat(1, 1, 8, 12), (7, 11))
+    assert_close(tokens, tokens[:, :1, :1].expand_as(tokens), 2e-5, OTHER_ORDER)
+
+
+def test_a_stride_of_one_patch_is_the_usual_grid(tiny_model, random_pixels):
+    pixels = random_pixels(1, 3, 4)
+    with torch.no_grad():
+        expected = tiny_model()(pixels).last_hidden_state
+        assert_close(tiny_model(patch_stride=14)(pixels).last_hidden_state, expected, 0.0, SAME_WEIGHTS)
+
+
+# --- bad input ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pixels", "said"),
+    [
+        (torch.zeros(1, 3, 30, 28), "height 30; .* multiple of the patch size, 14 pixels.* to 28 or 42, .*processor"),
+        (torch.zeros(1, 3, 28, 99), "width 99; .* multiple of the patch size, 14 pixels.* to 98 or 112, .*processor"),
+        (torch.zeros(1, 3, 13, 28), "height 13; .* multiple of the patch size, 14 pixels.* to 14 or 14"),
+        (torch.zeros(1, 3, 28, 0), "width 0; .* multiple of the patch size, 14 pixels"),
+        (torch.zeros(1, 1, 28, 28), r"shape \(1, 1, 28, 28\); .* 3 channels, .*processor converts greyscale"),
+        (torch.zeros(1, 4, 28, 28), r"shape \(1, 4, 28, 28\); .* 3 channels, .*processor converts greyscale, RGBA"),
+        (torch.zeros(3, 28, 28), r"shape \(3, 28, 28\); it must be \(batch, 3 channels, height, width\)"),
+        (torch.zeros(1, 3, 28, 28, dtype=torch.uint8), "dtype torch.uint8; it must be floating .*image processor"),
+        (torch.zeros(1, 3, 28, 28, dtype=torch.int64), "dtype torch.int64; it must be floating .*image processor"),
+        (
+            torch.zeros(1, 3, 28, 28).half(),
+            r"dtype torch.float16, the model torch.float32.*`pixel_values.to\(model.dty",
+        ),
+        (torch.zeros(1, 3, 28, 28).double(), r"dtype torch.float64, the model torch.float32.*`pixel_values.to"),
+        (torch.zeros(1, 3, 28, 28, device="meta"), r"is on meta, the model on cpu.*`pixel_values.to\(model.device\)`"),
+    ],
+)
+def test_pixels_that_do_not_fit_are_refused_with_the_remedy(tiny_model, pixels, said):
+    with pytest.raises(ValueError, match=f"(?s)`pixel_values`.*{said}"):
+        tiny_model()(pixels)

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints of a run: whole or not there, the newest few kept."""
+
+import re
+import shutil
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from common.files import seal_folder
+
+NAME = re.compile(r"step-(\d{8})")
+
+
+def find_checkpoints(run: Path) -> list[tuple[int, Path]]:
+    """Steps and folders of a run's checkpoints, oldest first; unfinished ones have other names and do not count."""
+    folders = (run / "checkpoints").glob("step-*")
+    return sorted((int(match[1]), path) for path in folders if (match := NAME.fullmatch(path.name)))
+
+
+def save_checkpoint(accelerator: Accelerator, run: Path, step: int, keep: int) -> Path:
+    """Save model, optimiser and random states of all processes, then remove all but the newest `keep` checkpoints."""
+    final = run / "checkpoints" / f"step-{step:08d}"
+    temporary = final.with_name(f".{final.name}")
+    if accelerator.is_main_process:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+    accelerator.wait_for_everyone()
+    accelerator.save_state(str(temporary))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process and not final.exists():
+        seal_folder(temporary)
+        temporary.rename(final)
+        for _, old in find_checkpoints(run)[:-keep]:
+            shutil.rmtree(old)
+    accelerator.wait_for_everyone()
+    return final

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Configuration of a distillation: dataclasses, read from a JSON file and the command line."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from transformers import HfArgumentParser
+
+CROPS = ("random", "center")
+# What may differ between a run and its resumption: nothing that changes a weight.
+FREE_ON_RESUME = frozenset({"resume", "output", "checkpoint_every", "keep_checkpoints", "log_every", "workers"})
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stretch of training at one size and rate; on the command line `size=112,steps=400,learning_rate=4e-5`.
+
+    Args:
+        size: side of the square crops in pixels, a multiple of the patch size.
+        steps: optimiser steps.
+        batch_size: images per optimiser step, all processes and accumulated batches together.
+        learning_rate: peak of the schedule: linear warm-up, then half a cosine down to 0.
+        warmup_steps: steps of the warm-up.
+    """
+
+    size: int
+    steps: int
+    batch_size: int = 32
+    learning_rate: float = 4e-5
+    warmup_steps: int = 50
+
+    def __post_init__(self) -> None:
+        for name in ("size", "steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"A stage has {name} {getattr(self, name)}; it must be 1 or more.")
+        if not self.learning_rate > 0:
+            raise ValueError(f"A stage has learning_rate {self.learning_rate}; it must be positive, such as 4e-5.")
+        if not 0 <= self.warmup_steps <= self.steps:
+            raise ValueError(
+                f"A stage has warmup_steps {self.warmup_steps}; it must lie in [0, {self.steps}], its steps."
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> "Stage":
+        """Read `name=value,name=value`."""
+        values = dict(part.split("=", 1) for part in text.split(","))
+        types = {entry.name: entry.type for entry in fields(cls)}
+        require_known("a stage", values, types)
+        return cls(**{name: types[name](value) for name, value in values.items()})  # type: ignore[operator]
+
+
+@dataclass
+class DistillationConfig:
+    """Everything that decides the weights of a distillation, and how it is watched.
+
+    Args:
+        teacher: Hub id or folder of the frozen teacher, a DINOv2 with or without registers.
+        student: folder of the student to start from (`training.create_student`).
+        images: folder of images, parquet file or folder of them, or Hub id of a data set with an `image` column.
+        output: folder of the run: configuration, metrics, checkpoints, and the student at the end.
+        stages: the stages of training, one after the other.
+        split: split of a Hub data set.
+        validation_images: images for validation, as `images`; if not given, the last `validation_count` of `images`.
+        validation_count: number of validation images; training never sees them.
+        validation_size: side of their centre crops in pixels.
+        crop: `"random"` (random resized crops) or `"center"` (shortest side resized, centre crop, as published).
+        crop_scale: smallest share of an image's area in a random crop, in (0, 1].
+        zero_channels: teacher channels to put to zero in the target: `"auto"` (the most positional ones, found with
+            the probe), `"none"`, or their numbers separated by commas.
+        zero_channel_count: how many `"auto"` takes.
+        weight_decay: of AdamW.
+        max_gradient_norm: gradients are clipped to this norm.
+        mixed_precision: `"no"`, `"bf16"` or `"fp16"`; the choice of `accelerate launch` if not given.
+        gradient_accumulation_steps: batches per optimiser step; each has `batch_size` divided by it.
+        max_unreadable: largest share of images that may be unreadable before the run stops, in [0, 1].
+        seed: of crops, order and everything else random.
+        workers: processes that decode images.
+        log_every, validate_every, checkpoint_every: steps between entries of the metrics, validations, checkpoints.
+        keep_checkpoints: how many checkpoints are kept.
+        resume: go on from the newest checkpoint of `output`.
+    """
+
+    teacher: str | None = None
+    student: str | None = None
+    images: str | None = None
+    output: str | None = None
+    stages: list[Stage] = field(default_factory=list)
+    split: str = "train"
+    validation_images: str | None = None
+    validation_count: int = 32
+    validation_size: int = 224
+    crop: str = "random"
+    crop_scale: float = 0.25
+    zero_channels: str = "auto"
+    zero_channel_count: int = 4
+    weight_decay: float = 0.01
+    max_gradient_norm: float = 1.0
+    mixed_precision: str | None = None
+    gradient_accumulation_steps: int = 1
+    max_unreadable: float = 0.05
+    seed: int = 0
+    workers: int = 0
+    log_every: int = 10
+    validate_every: int = 100
+    checkpoint_every: int = 100
+    keep_checkpoints: int = 2
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        missing = [name for name in ("teacher", "student", "images", "output", "stages") if not getattr(self, name)]
+        if missing:
+            raise ValueError(
+                f"The configuration lacks {', '.join(missing)}; give them in the file or as --{missing[0]} …"
+            )
+        if self.crop not in CROPS:
+            raise ValueError(f"crop is {self.crop!r}; it must be one of {', '.join(CROPS)}.")
+        if not 0 < self.crop_scale <= 1:
+            raise ValueError(f"crop_scale is {self.crop_scale}; it must lie in (0, 1].")
+        for name in ("validation_count", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
+        for stage in self.stages:
+            if stage.batch_size % self.gradient_accumulation_steps:
+                raise ValueError(
+                    f"A stage has batch_size {stage.batch_size}, which gradient_accumulation_steps "
+                    f"{self.gradient_accumulation_steps} does not divide."
+                )
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of all stages."""
+        return sum(stage.steps for stage in self.stages)
+
+
+def parse_configuration(arguments: Sequence[str] | None = None) -> DistillationConfig:
+    """Read the command line: options, and with `--config FILE` a JSON file whose values they override.
+
+    Raises:
+        ValueError: the file or the options have unknown fields or values that are not allowed.
+    """
+    parser = HfArgumentParser(DistillationConfig, description="Distil a DINOv2 teacher into an ALiBi-DINOv2 student.")
+    parser.register("type", Stage, Stage.parse)
+    parser.add_argument("--config", type=Path, help="JSON file with fields of the configuration")
+    known = parser.parse_known_args(arguments)[0]
+    if known.config:
+        parser.set_defaults(**read_configuration_file(known.config))
+    values = vars(parser.parse_args(arguments))
+    del values["config"]
+    return DistillationConfig(**values)
+
+
+def read_configuration_file(path: Path) -> dict[str, Any]:
+    """Fields of a `DistillationConfig` from a JSON file, stages as `Stage`."""
+    values = json.loads(path.read_text(encoding="utf-8"))
+    require_known(str(path), values, [entry.name for entry in fields(DistillationConfig)])
+    stages = values.get("stages", [])
+    for stage in stages:
+        require_known(f"a stage of {path}", stage, [entry.name for entry in fields(Stage)])
+    return values | {"stages": [Stage(**stage) for stage in stages]}
+
+
+def require_known(what: str, names, allowed) -> None:
+    """Raise a `ValueError` naming the fields that are not allowed."""
+    unknown = sorted(set(names) - set(allowed))
+    if unknown:
+        raise ValueError(f"Unknown fields in {what}: {', '.join(unknown)}. Allowed are {', '.join(allowed)}.")
+
+
+def require_same(config: DistillationConfig, saved: dict[str, Any]) -> None:
+    """Raise a `ValueError` that lists what a resumed run's configuration changes and must not."""
+    current = asdict(config)
+    changed = [
+        f"{name} was {saved.get(name)!r} and is {current[name]!r}"
+        for name in current
+        if name not in FREE_ON_RESUME and saved.get(name) != current[name]
+    ]
+    if changed:
+        raise ValueError(
+            "The configuration differs from that of the run to resume: " + "; ".join(changed) + ". Resume with the old "
+            "values, or start a new run in another folder."
+        )

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Distil a DINOv2 teacher's patch features into an ALiBi-DINOv2 student.
+
+    accelerate launch training/distill.py --teacher teacher --student student --images photographs \\
+        --output runs/first --stages size=112,steps=400,batch_size=32,learning_rate=4e-5
+
+The run's folder holds `config.json`, `metrics.jsonl`, `checkpoints/`, `best/` (the student with the lowest validation
+loss) and, at the end, `student/`. `--resume` goes on from the newest checkpoint.
+"""
+
+import json
+import sys
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import datasets
+import numpy as np
+import torch
+from accelerate.utils import set_seed
+from PIL import Image
+from transformers import PreTrainedModel
+from transformers.utils import logging
+
+from common.files import new_folder, require_new_folder, write_json
+from evaluation.features import dense_features, load_backbone
+from evaluation.positional_probe import most_positional_channels
+from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor, Dinov2AlibiModel
+from training.checkpoints import find_checkpoints
+from training.configuration import DistillationConfig, parse_configuration, require_same
+from training.create_student import load_teacher
+from training.crops import center_crops, decode, load_images
+from training.distillation import Distillation, TrainingDiverged, make_accelerator
+
+PROBE_IMAGES = 16  # held-out images to find the positional channels with
+
+
+def load_student(folder: str, teacher: PreTrainedModel) -> Dinov2AlibiModel:
+    """The student to start from.
+
+    Raises:
+        ValueError: its width or patch size is not the teacher's.
+    """
+    student = Dinov2AlibiModel.from_pretrained(folder, dtype=torch.float32)
+    for name in ("hidden_size", "patch_size"):
+        if getattr(student.config, name) != getattr(teacher.config, name):
+            raise ValueError(
+                f"The student's {name} is {getattr(student.config, name)}, the teacher's "
+                f"{getattr(teacher.config, name)}; make a student of this teacher with training.create_student."
+            )
+    return student
+
+
+def split_images(config: DistillationConfig) -> tuple[datasets.Dataset, datasets.Dataset]:
+    """Images for training and for validation.
+
+    Raises:
+        ValueError: there are too few images to keep some for validation.
+    """
+    images = load_images(str(config.images), config.split)
+    if config.validation_images:
+        held_out = load_images(config.validation_images, config.split)
+        return images, held_out.select(range(min(config.validation_count, len(held_out))))
+    if len(images) <= config.validation_count:
+        raise ValueError(
+            f"{config.images} has {len(images)} images, of which validation_count {config.validation_count} would be "
+            "kept for validation. Add images, lower the number, or name other images in validation_images."
+        )
+    kept = len(images) - config.validation_count
+    return images.select(range(kept)), images.select(range(kept, len(images)))
+
+
+def randomly_rolled(image: Image.Image, random: np.random.Generator) -> Image.Image:
+    """An image rolled by random amounts, as on a torus: whatever is in it may now be anywhere."""
+    shift = (int(random.integers(image.height)), int(random.integers(image.width)))
+    return Image.fromarray(np.roll(np.asarray(image), shift, axis=(0, 1)))
+
+
+def choose_zero_channels(config: DistillationConfig, width: int, images: datasets.Dataset) -> list[int]:
+    """Numbers of the teacher's channels to put to zero.
+
+    `auto` takes those that tell the place of a patch best on randomly rolled images, at the teacher's own size. Without
+    the rolls a channel for sky would count as positional, because in photographs the sky is above.
+
+    Raises:
+        ValueError: `zero_channels` is neither `auto`, `none` nor a list of channels of the teacher.
+    """
+    if config.zero_channels == "none":
+        return []
+    if config.zero_channels == "auto":
+        random = np.random.default_rng(config.seed)
+        rolled = [randomly_rolled(decode(row["image"]), random) for row in images.take(min(PROBE_IMAGES, len(images)))]
+        teacher = load_backbone(str(config.teacher))
+        maps = dense_features(teacher, rolled, teacher.model.config.image_size)
+        return most_positional_channels(list(maps), config.zero_channel_count)
+    try:
+        channels = sorted({int(number) for number in config.zero_channels.split(",")})
+    except ValueError:
+        channels = [-1]
+    if not all(0 <= channel < width for channel in channels):
+        raise ValueError(
+            f"zero_channels is {config.zero_channels!r}; it must be 'auto', 'none' or channels from 0 to {width - 1} "
+            "separated by commas."
+        )
+    return channels
+
+
+def save_student(student: Dinov2AlibiModel, folder: Path, processor: Dinov2AlibiImageProcessor) -> None:
+    """Write a student and its image processor into a folder, whole or not at all."""
+    with new_folder(folder, replace=True) as temporary:
+        student.save_pretrained(temporary)
+        processor.save_pretrained(temporary)
+
+
+def prepare_run(config: DistillationConfig) -> tuple[int, Path | None]:
+    """The step to start from and the checkpoint to load.
+
+    Raises:
+        FileExistsError: the folder holds a run that is not to be resumed.
+        FileNotFoundError: there is no run to resume.
+        ValueError: the run to resume has another configuration.
+    """
+    run = Path(str(config.output))
+    if not config.resume:
+        if (run / "config.json").exists():
+            raise FileExistsError(f"{run} holds a run. Pass --resume to go on with it, or choose another folder.")
+        require_new_folder(run)
+        return 0, None
+    if not (run / "config.json").exists():
+        raise FileNotFoundError(f"{run} holds no run to resume; start one without --resume.")
+    require_same(config, json.loads((run / "config.json").read_text(encoding="utf-8")))
+    checkpoints = find_checkpoints(run)
+    return checkpoints[-1] if checkpoints else (0, None)
+
+
+def distill(config: DistillationConfig) -> Path:
+    """Run, or resume, a distillation; returns the folder of the finished student."""
+    start, checkpoint = prepare_run(config)
+    run = Path(str(config.output))
+    accelerator = make_accelerator(config)
+    set_seed(config.seed)
+    teacher = load_teacher(str(config.teacher))
+    student = load_student(str(config.student), teacher)
+    processor = Dinov2AlibiImageProcessor.from_pretrained(config.student)
+    images, held_out = split_images(config)
+    channels = choose_zero_channels(config, teacher.config.hidden_size, held_out)
+    if accelerator.is_main_process and start == 0:
+        write_json(run / "config.json", asdict(config) | {"zeroed_channels": channels})
+        print(f"{len(images)} images, {len(held_out)} held out; teacher channels put to zero: {channels or 'none'}")
+    accelerator.wait_for_everyone()
+    distillation = Distillation(
+        config,
+        accelerator,
+        teacher,
+        student,
+        images,
+        center_crops(held_out, config.validation_size),
+        channels,
+        processor.image_mean,
+        processor.image_std,
+        partial(save_student, processor=processor),
+    )
+    if checkpoint:
+        accelerator.load_state(str(checkpoint))
+    distillation.train(start)
+    if accelerator.is_main_process:
+        save_student(accelerator.unwrap_model(distillation.student), run / "student", processor)
+    accelerator.end_training()
+    return run / "student"
+
+
+def main() -> None:
+    logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    try:
+        print(f"Student: {distill(parse_configuration())}")
+    except (ValueError, OSError, TrainingDiverged) as error:
+        sys.exit(f"distill: {error}")
+
+
+if __name__ == "__main__":
+    main()

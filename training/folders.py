@@ -1,0 +1,1 @@
+from common.files import new_folder  # noqa: F401
