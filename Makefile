@@ -58,11 +58,11 @@ $(RESULTS)/1-teacher-noise.json $(RESULTS)/3-alibi-noise.json: SOURCE = --noise 
 
 $(RESULTS)/2-before-agreement.json: $(DEMO)/before/config.json $(STUDENT)/config.json
 	$(BIN)/python -m evaluation.agreement --teacher $(DEMO)/teacher --model $(DEMO)/before --size $(AGREEMENT_SIZE) \
-		--images $(DEMO)/photographs/held_out --run $(DEMO)/run --output $@
+		--images $(DEMO)/photographs/held_out_crops --run $(DEMO)/run --output $@
 
 $(RESULTS)/3-alibi-agreement.json: $(STUDENT)/config.json
 	$(BIN)/python -m evaluation.agreement --teacher $(DEMO)/teacher --model $(STUDENT) --name alibi \
-		--size $(AGREEMENT_SIZE) --images $(DEMO)/photographs/held_out --run $(DEMO)/run --output $@
+		--size $(AGREEMENT_SIZE) --images $(DEMO)/photographs/held_out_crops --run $(DEMO)/run --output $@
 
 RECORDS := $(addprefix $(RESULTS)/,1-teacher-micrographs.json 1-teacher-noise.json 2-before-agreement.json \
 	3-alibi-micrographs.json 3-alibi-noise.json 3-alibi-agreement.json)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from sklearn.decomposition import PCA
 from transformers.utils import logging
 
@@ -18,6 +18,7 @@ from common.images import find_images, read_image
 from evaluation.features import dense_features, load_backbone
 
 COMPONENTS = 3
+ROW_HEIGHT, GAP = 259, 6  # pixels
 TRIMMED = 1.0  # percent at either end: a few outlying patches would else take all the contrast
 
 
@@ -61,7 +62,12 @@ def colours(components: np.ndarray) -> np.ndarray:
     return (scaled.clip(0, 1) * 255).round().astype(np.uint8)
 
 
-def pca_row(image: Image.Image, features: Sequence[np.ndarray], height: int = 259) -> Image.Image:
+def tile_width(image: Image.Image, height: int = ROW_HEIGHT) -> int:
+    """Width of an image drawn `height` pixels high."""
+    return round(image.width * height / image.height)
+
+
+def pca_row(image: Image.Image, features: Sequence[np.ndarray], height: int = ROW_HEIGHT) -> Image.Image:
     """An image and its feature maps side by side.
 
     Args:
@@ -71,13 +77,13 @@ def pca_row(image: Image.Image, features: Sequence[np.ndarray], height: int = 25
     """
     components = [principal_components(array) for array in features]
     maps = [components[0], *(align_components(other, components[0]) for other in components[1:])]
-    size = (round(image.width * height / image.height), height)
+    size = (tile_width(image, height), height)
     tiles = [image.convert("RGB").resize(size, Image.Resampling.LANCZOS)]
     tiles += [Image.fromarray(colours(array)).resize(size, Image.Resampling.NEAREST) for array in maps]
     return stack(tiles, horizontal=True)
 
 
-def stack(tiles: Sequence[Image.Image], horizontal: bool, gap: int = 6) -> Image.Image:
+def stack(tiles: Sequence[Image.Image], horizontal: bool, gap: int = GAP) -> Image.Image:
     """Pictures in a row or a column on white."""
     along = [tile.width if horizontal else tile.height for tile in tiles]
     across = max(tile.height if horizontal else tile.width for tile in tiles)
@@ -90,14 +96,24 @@ def stack(tiles: Sequence[Image.Image], horizontal: bool, gap: int = 6) -> Image
     return sheet
 
 
+def heading(labels: Sequence[str], width: int, height: int = 24, gap: int = GAP) -> Image.Image:
+    """A strip with a label over the middle of each column, for columns of equal width."""
+    strip = Image.new("RGB", (len(labels) * (width + gap) - gap, height), "white")
+    draw, font = ImageDraw.Draw(strip), ImageFont.load_default(size=height * 0.7)
+    for column, label in enumerate(labels):
+        draw.text((column * (width + gap) + width / 2, height / 2), label, fill="black", font=font, anchor="mm")
+    return strip
+
+
 def pca_panel(sources: Sequence[str | Path], paths: Sequence[Path], size: int, output: str | Path, device: str) -> None:
     """One row per image: the image, then a picture for each model; written as PNG."""
     images = [read_image(path) for path in paths]
     backbones = [load_backbone(source, device) for source in sources]
     features = [list(dense_features(backbone, images, size, progress=True)) for backbone in backbones]
     rows = [pca_row(image, maps) for image, *maps in zip(images, *features, strict=True)]
+    labels = heading(["image", *(backbone.name for backbone in backbones)], tile_width(images[0]))
     with new_file(output) as temporary:
-        stack(rows, horizontal=False).save(temporary, format="PNG")
+        stack([labels, *rows], horizontal=False).save(temporary, format="PNG")
 
 
 def main() -> None:

@@ -105,10 +105,11 @@ class Dinov2AlibiPatchEmbeddings(nn.Module):
             ("height", "width"), pixel_values.shape[-2:], self.patch_shape, self.stride_shape, strict=True
         ):
             if side < patch or side % patch:
+                smaller = max(side // patch, 1) * patch
                 raise ValueError(
                     f"`pixel_values` has {name} {side}; it must be a multiple of the patch size, {patch} pixels. "
-                    f"Resize, crop or pad it to {max(side // patch, 1) * patch} or {(side // patch + 1) * patch}, or "
-                    "use the model's image processor, which does."
+                    f"Resize, crop or pad it to {smaller} or {smaller + patch}, or use the model's image processor, "
+                    "which does."
                 )
             grid.append((side - patch) // stride + 1)
         return grid[0], grid[1]

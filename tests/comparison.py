@@ -29,3 +29,8 @@ def assert_close(actual, expected, atol: float, reason: str) -> None:
 def largest_difference(actual: torch.Tensor, expected: torch.Tensor) -> float:
     """Largest absolute difference of two tensors, for tests that expect one."""
     return (actual.detach() - expected.detach()).abs().max().item()
+
+
+def first_tensor(output) -> torch.Tensor:
+    """Tokens, logits or the first feature map of a model's output."""
+    return output[0][0] if isinstance(output[0], tuple) else output[0]

@@ -9,7 +9,8 @@ from typing import Any
 
 from transformers import HfArgumentParser
 
-CROPS = ("random", "center")
+from training.crops import CROPS, CropRule
+
 # What may differ between a run and its resumption: nothing that changes a weight.
 FREE_ON_RESUME = frozenset({"resume", "output", "checkpoint_every", "keep_checkpoints", "log_every", "workers"})
 
@@ -68,6 +69,7 @@ class DistillationConfig:
         validation_size: side of their centre crops in pixels.
         crop: `"random"` (random resized crops) or `"center"` (shortest side resized, centre crop, as published).
         crop_scale: smallest share of an image's area in a random crop, in (0, 1].
+        flip, turn, roll: whether crops are mirrored (half of them), turned by multiples of 90°, rolled on the torus.
         zero_channels: teacher channels to put to zero in the target: `"auto"` (the most positional ones, found with
             the probe), `"none"`, or their numbers separated by commas.
         zero_channel_count: how many `"auto"` takes.
@@ -94,6 +96,9 @@ class DistillationConfig:
     validation_size: int = 224
     crop: str = "random"
     crop_scale: float = 0.25
+    flip: bool = False
+    turn: bool = False
+    roll: bool = False
     zero_channels: str = "auto"
     zero_channel_count: int = 4
     weight_decay: float = 0.01
@@ -128,6 +133,11 @@ class DistillationConfig:
                     f"A stage has batch_size {stage.batch_size}, which gradient_accumulation_steps "
                     f"{self.gradient_accumulation_steps} does not divide."
                 )
+
+    @property
+    def crop_rule(self) -> CropRule:
+        """How crops are cut."""
+        return CropRule(self.crop, self.crop_scale, self.flip, self.turn, self.roll)
 
     @property
     def total_steps(self) -> int:
@@ -172,10 +182,12 @@ def require_known(what: str, names, allowed) -> None:
 def require_same(config: DistillationConfig, saved: dict[str, Any]) -> None:
     """Raise a `ValueError` that lists what a resumed run's configuration changes and must not."""
     current = asdict(config)
+    # A run of an older version lacks newer fields; it did what their defaults do.
+    previous = {entry.name: entry.default for entry in fields(config)} | saved
     changed = [
-        f"{name} was {saved.get(name)!r} and is {current[name]!r}"
+        f"{name} was {previous[name]!r} and is {current[name]!r}"
         for name in current
-        if name not in FREE_ON_RESUME and saved.get(name) != current[name]
+        if name not in FREE_ON_RESUME and previous[name] != current[name]
     ]
     if changed:
         raise ValueError(

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images -> crops: sample number `k` of a run is always the same crop of the same image."""
 
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,38 @@ from torch.utils.data import Dataset
 from common.images import find_images, read_image
 
 RATIO = (3 / 4, 4 / 3)  # of random crops, width to height, as in Inception and DINOv2
+CROPS = ("random", "center")
+
+
+@dataclass(frozen=True)
+class CropRule:
+    """How a square is cut from an image, and what is done to it afterwards; teacher and student see the same.
+
+    Args:
+        crop: `"random"` (a random resized crop) or `"center"` (the largest centred square).
+        scale: smallest share of the image's area in a random crop.
+        flip: whether half of the crops are mirrored.
+        turn: whether crops are turned by a random multiple of 90°.
+        roll: whether crops are rolled on the torus by random numbers of pixels.
+    """
+
+    crop: str = "random"
+    scale: float = 0.25
+    flip: bool = False
+    turn: bool = False
+    roll: bool = False
+
+    def cut(self, image: Image.Image, size: int, random: np.random.Generator) -> torch.Tensor:
+        """A crop of `size` pixels a side, `(3, size, size)` uint8."""
+        box = random_box(image.size, self.scale, random) if self.crop == "random" else center_box(image.size)
+        pixels = np.array(image.resize((size, size), Image.Resampling.BICUBIC, box=box))
+        if self.flip and random.random() < 0.5:
+            pixels = pixels[:, ::-1]
+        if self.turn:
+            pixels = np.rot90(pixels, int(random.integers(4)))
+        if self.roll:
+            pixels = np.roll(pixels, random.integers(size, size=2), axis=(0, 1))
+        return torch.from_numpy(np.ascontiguousarray(np.moveaxis(pixels, -1, 0)))
 
 
 def load_images(source: str, split: str = "train") -> datasets.Dataset:
@@ -52,22 +85,11 @@ class Crops(Dataset):
         size: side of the crops in pixels.
         start, stop: the run's sample numbers that this data set holds.
         seed: of order and crops.
-        crop: `"random"` or `"center"`.
-        scale: smallest share of the image's area in a random crop.
+        rule: how to cut.
     """
 
-    def __init__(
-        self,
-        images: datasets.Dataset,
-        size: int,
-        start: int,
-        stop: int,
-        seed: int = 0,
-        crop: str = "random",
-        scale: float = 0.25,
-    ) -> None:
-        self.images, self.size, self.start, self.stop = images, size, start, stop
-        self.seed, self.crop, self.scale = seed, crop, scale
+    def __init__(self, images: datasets.Dataset, size: int, start: int, stop: int, seed: int, rule: CropRule) -> None:
+        self.images, self.size, self.start, self.stop, self.seed, self.rule = images, size, start, stop, seed, rule
         self.order = lru_cache(maxsize=2)(self.order)  # type: ignore[method-assign]
 
     def __len__(self) -> int:
@@ -85,18 +107,13 @@ class Crops(Dataset):
             except ValueError as error:
                 unreadable.append(str(error))
                 continue
-            return {"pixels": self.cut(image, np.random.default_rng((self.seed, sample))), "unreadable": unreadable}
+            random = np.random.default_rng((self.seed, sample))
+            return {"pixels": self.rule.cut(image, self.size, random), "unreadable": unreadable}
         raise ValueError(f"None of the {count} images can be read; the first: {unreadable[0]}")
 
     def order(self, epoch: int) -> np.ndarray:
         """Order of the images in one pass."""
         return np.random.default_rng((self.seed, epoch)).permutation(len(self.images))
-
-    def cut(self, image: Image.Image, random: np.random.Generator) -> torch.Tensor:
-        """`(3, size, size)` uint8."""
-        box = random_box(image.size, self.scale, random) if self.crop == "random" else center_box(image.size)
-        resized = image.resize((self.size, self.size), Image.Resampling.BICUBIC, box=box)
-        return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
 
 
 def decode(entry: dict[str, Any]) -> Image.Image:
@@ -135,5 +152,5 @@ def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
 
 def center_crops(images: datasets.Dataset, size: int) -> torch.Tensor:
     """Centre crops of all images, `(N, 3, size, size)` uint8; raises a `ValueError` for one that cannot be read."""
-    crops = Crops(images, size, 0, 1, crop="center")
-    return torch.stack([crops.cut(decode(row["image"]), np.random.default_rng(0)) for row in images])
+    rule, random = CropRule("center"), np.random.default_rng(0)
+    return torch.stack([rule.cut(decode(row["image"]), size, random) for row in images])

@@ -3,7 +3,7 @@
 
     python -m training.demo_photographs --output photographs
 
-`train/` holds the photographs; `held_out/` holds crops of photographs that are not in `train/`.
+`train/` holds the photographs; `held_out_crops/` holds crops of photographs that are not in `train/`.
 """
 
 import argparse
@@ -60,13 +60,13 @@ def main() -> None:
     random = np.random.default_rng(arguments.seed)
     try:
         with new_folder(arguments.output) as folder:
-            for part in ("train", "held_out"):
+            for part in ("train", "held_out_crops"):
                 (folder / part).mkdir()
             for name, image in read_photographs(TRAIN).items():
                 image.save(folder / "train" / f"{name}.png")
             for name, image in read_photographs(HELD_OUT).items():
                 for number, crop in enumerate(random_crops(image, random)):
-                    crop.save(folder / "held_out" / f"{name}_{number}.png")
+                    crop.save(folder / "held_out_crops" / f"{name}_{number}.png")
     except ModuleNotFoundError as error:
         parser.error(f"{error.name} is missing; install the extra: pip install -e '.[demo]'")
     except (ValueError, OSError) as error:

@@ -154,15 +154,8 @@ class Distillation:
             skipped = min(max(start - first_step, 0), stage.steps)
             stop = first_sample + stage.steps * stage.batch_size
             if skipped < stage.steps:
-                crops = Crops(
-                    self.images,
-                    stage.size,
-                    first_sample + skipped * stage.batch_size,
-                    stop,
-                    config.seed,
-                    config.crop,
-                    config.crop_scale,
-                )
+                first = first_sample + skipped * stage.batch_size
+                crops = Crops(self.images, stage.size, first, stop, config.seed, config.crop_rule)
                 loader = self.accelerator.prepare(
                     DataLoader(
                         crops,
@@ -204,7 +197,9 @@ class Distillation:
             bar.set_postfix(loss=f"{losses[-1]:.4f}", refresh=False)
             last = step == config.total_steps
             validate = last or step % config.validate_every == 0
-            if validate or step % config.log_every == 0:
+            # A checkpoint ends an entry too, so that a resumed run writes the entries that an uninterrupted one does.
+            checkpoint = last or step % config.checkpoint_every == 0
+            if validate or checkpoint or step % config.log_every == 0:
                 speed = len(losses) * stage.batch_size / config.gradient_accumulation_steps
                 entry = {
                     "step": step,
@@ -215,7 +210,7 @@ class Distillation:
                 }
                 self.record(entry, validate)
                 losses, started = [], time.perf_counter()
-            if last or step % config.checkpoint_every == 0:
+            if checkpoint:
                 save_checkpoint(accelerator, self.journal.run, step, config.keep_checkpoints)
         bar.close()
 

@@ -1,0 +1,365 @@
+# SPDX-License-Identifier: Apache-2.0
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from transformers.modeling_outputs import SemanticSegmenterOutput
+from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
+
+from modeling_alibi_dinov2 import Dinov2AlibiForSemanticSegmentation, Dinov2AlibiImageProcessor
+from tests.comparison import assert_close
+
+SAME_PIXELS = "the same operations on the same 8-bit pixels"
+MEAN, STD = (np.array(values)[:, None, None] for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
+
+_random = np.random.default_rng(0)
+RGB = _random.integers(0, 256, (28, 42, 3), dtype=np.uint8)
+GREY = _random.integers(0, 256, (28, 42), dtype=np.uint8)
+ALPHA = _random.integers(0, 256, (28, 42), dtype=np.uint8)
+GREY_AS_RGB = np.stack([GREY] * 3, axis=-1)
+BINARY = GREY > 127
+
+
+@pytest.fixture
+def as_they_are():
+    """A processor that neither resizes nor crops 28×42 pixels."""
+    return Dinov2AlibiImageProcessor(do_resize=False, do_center_crop=False)
+
+
+@pytest.fixture
+def dinov2_processor():
+    """DINOv2's own."""
+    return BitImageProcessorPil(
+        size={"shortest_edge": 256},
+        crop_size={"height": 224, "width": 224},
+        image_mean=IMAGENET_DEFAULT_MEAN,
+        image_std=IMAGENET_DEFAULT_STD,
+    )
+
+
+def picture(height: int, width: int) -> Image.Image:
+    """A smooth colourful picture, so that a shift by a pixel or a swap of sides shows."""
+    rows, columns = np.mgrid[:height, :width]
+    channels = [rows * 255 / max(height - 1, 1), columns * 255 / max(width - 1, 1), (rows * columns) % 256]
+    return Image.fromarray(np.stack(channels, axis=-1).astype(np.uint8))
+
+
+def pixels_of(processor, image, **kwargs) -> torch.Tensor:
+    return processor(image, return_tensors="pt", **kwargs)["pixel_values"]
+
+
+def normalised(rgb: np.ndarray) -> np.ndarray:
+    """`(H, W, 3)`, 8-bit, as `(1, 3, H, W)`."""
+    return ((rgb.transpose(2, 0, 1) / 255 - MEAN) / STD)[None]
+
+
+def over_white(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    opacity = alpha[..., None] / 255
+    return np.round(opacity * rgb + (1 - opacity) * 255)
+
+
+# --- sizes ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(300, 300), (500, 333), (250, 700), (90, 60), (224, 224)])
+def test_the_defaults_give_the_pixels_of_dinov2(dinov2_processor, size):
+    image = picture(*size)
+    actual = pixels_of(Dinov2AlibiImageProcessor(), image)
+    assert actual.shape == (1, 3, 224, 224)
+    assert actual.dtype == torch.float32
+    assert_close(actual, pixels_of(dinov2_processor, image), 0.0, SAME_PIXELS)
+
+
+@pytest.mark.parametrize("edge", [224, 518])
+def test_a_whole_square_image_has_the_pixels_of_dinov2(dinov2_processor, edge):
+    image, choices = picture(300, 300), {"size": {"shortest_edge": edge}, "do_center_crop": False}
+    actual = pixels_of(Dinov2AlibiImageProcessor(), image, **choices)
+    assert actual.shape == (1, 3, edge, edge)
+    assert_close(actual, pixels_of(dinov2_processor, image, **choices), 0.0, SAME_PIXELS)
+
+
+@pytest.mark.parametrize(
+    ("size", "edge", "expected"),
+    [
+        ((480, 640), 224, (224, 294)),  # 298.7 columns
+        ((640, 480), 224, (294, 224)),
+        ((480, 640), 256, (252, 336)),  # 256 rows, 341.3 columns
+        ((100, 1000), 140, (140, 1400)),
+        ((10, 20), 224, (224, 448)),
+        ((1, 40), 14, (14, 560)),
+        ((300, 300), 5, (14, 14)),
+    ],
+)
+def test_a_whole_image_is_resized_to_the_nearest_whole_patches(size, edge, expected):
+    processor = Dinov2AlibiImageProcessor(size={"shortest_edge": edge}, do_center_crop=False)
+    assert pixels_of(processor, picture(*size)).shape == (1, 3, *expected)
+
+
+@pytest.mark.parametrize("patch_size", [8, 14, 16])
+@pytest.mark.parametrize("do_resize", [True, False])
+def test_the_sides_are_always_multiples_of_the_patch(patch_size, do_resize):
+    processor = Dinov2AlibiImageProcessor(
+        patch_size=patch_size, do_resize=do_resize, do_center_crop=False, size={"shortest_edge": 100}
+    )
+    for height in (31, 64, 99):
+        for width in (33, 70, 150):
+            rows, columns = pixels_of(processor, picture(height, width)).shape[-2:]
+            assert rows % patch_size == columns % patch_size == 0
+            assert min(rows, columns) > 0
+
+
+def test_an_explicit_size_is_kept():
+    processor = Dinov2AlibiImageProcessor(size={"height": 140, "width": 280}, do_center_crop=False)
+    assert pixels_of(processor, picture(90, 60)).shape == (1, 3, 140, 280)
+
+
+@pytest.mark.parametrize(("height", "width"), [(28, 42), (30, 50), (41, 55)])
+def test_without_resizing_an_image_keeps_its_central_pixels(as_they_are, height, width):
+    image = np.asarray(picture(height, width))
+    actual = pixels_of(as_they_are, image)
+    assert actual.shape == (1, 3, 28, 42)
+    top, left = (height - 28) // 2, (width - 42) // 2
+    expected = normalised(image[top : top + 28, left : left + 42])
+    assert_close(actual, expected, 1e-6, "float32 against float64")
+
+
+@pytest.mark.parametrize(
+    ("choices", "said"),
+    [
+        (
+            {"size": {"height": 100, "width": 140}, "do_center_crop": False},
+            "`size` is 100×140; .* 14 pixels, such as 98 or 112",
+        ),
+        ({"crop_size": {"height": 224, "width": 225}}, "`crop_size` is 224×225; .* patch size, 14 pixels, such as 224"),
+        ({"crop_size": {"height": 5, "width": 14}}, "`crop_size` is 5×14; .* patch size, 14 pixels, such as 14 or 28"),
+        ({"patch_size": 15}, "`crop_size` is 224×224; .* patch size, 15 pixels, such as 210 or 225"),
+        (
+            {"do_pad": True, "pad_size": {"height": 300, "width": 308}},
+            "`pad_size` is 300×308; .* 14 pixels, such as 294 or 308",
+        ),
+        ({"size": {"longest_edge": 224}, "do_center_crop": False}, "`size` is .*; it must have 'shortest_edge', or"),
+        (
+            {"size": {"shortest_edge": 224, "longest_edge": 300}, "do_center_crop": False},
+            "`size` is .*; it must have 'shortest_edge', or 'height' and 'width'",
+        ),
+    ],
+)
+def test_a_request_that_is_no_multiple_of_the_patch_is_refused(choices, said):
+    with pytest.raises(ValueError, match=said):
+        Dinov2AlibiImageProcessor(**choices)(picture(300, 300))
+    with pytest.raises(ValueError, match=said):
+        Dinov2AlibiImageProcessor()(picture(300, 300), **choices)
+
+
+@pytest.mark.parametrize("size", [(13, 100), (100, 13), (1, 1)])
+def test_an_image_smaller_than_a_patch_is_refused_unless_resized(as_they_are, size):
+    with pytest.raises(ValueError, match=f"{size[0]}×{size[1]} pixels, smaller than one patch of 14×14.*do_resize=Tr"):
+        as_they_are(picture(*size))
+    assert pixels_of(Dinov2AlibiImageProcessor(), picture(*size)).shape == (1, 3, 224, 224)
+
+
+# --- kinds of image -------------------------------------------------------------------------------------------------
+
+
+def with_transparency(image: Image.Image, value: int) -> Image.Image:
+    image.info["transparency"] = value
+    return image
+
+
+PALETTE = Image.fromarray(RGB).convert("P", palette=Image.Palette.ADAPTIVE)
+PALETTE_AS_RGB = np.asarray(PALETTE.convert("RGB"))
+
+PIL_IMAGES = {
+    "RGB": (Image.fromarray(RGB), RGB),
+    "L": (Image.fromarray(GREY), GREY_AS_RGB),
+    "1": (Image.fromarray(BINARY), np.stack([BINARY * 255] * 3, axis=-1)),
+    "P": (PALETTE, PALETTE_AS_RGB),
+    "LA": (Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(ALPHA)]), over_white(GREY_AS_RGB, ALPHA)),
+    "RGBA": (Image.fromarray(np.dstack([RGB, ALPHA])), over_white(RGB, ALPHA)),
+    "P with a transparent colour": (
+        with_transparency(PALETTE.copy(), 3),
+        np.where((np.asarray(PALETTE) == 3)[..., None], 255, PALETTE_AS_RGB),
+    ),
+    "L with a transparent grey": (
+        with_transparency(Image.fromarray(GREY), 100),
+        np.where(GREY_AS_RGB == 100, 255, GREY_AS_RGB),
+    ),
+    "CMYK": (Image.fromarray(RGB).convert("CMYK"), RGB),
+    "I": (Image.fromarray(GREY.astype(np.int32) * 257), GREY_AS_RGB),
+    "I;16": (Image.fromarray(GREY.astype(np.uint16) * 257), GREY_AS_RGB),
+    "I;16B": (Image.frombytes("I;16B", (42, 28), (GREY.astype(">u2") * 257).tobytes()), GREY_AS_RGB),
+    "F in [0, 1]": (Image.fromarray(GREY.astype(np.float32) / 255), GREY_AS_RGB),
+    "F in [0, 255]": (Image.fromarray(GREY.astype(np.float32)), GREY_AS_RGB),
+}
+
+ARRAYS = {
+    "8-bit (H, W)": (GREY, GREY_AS_RGB),
+    "8-bit (H, W, 1)": (GREY[..., None], GREY_AS_RGB),
+    "8-bit (1, H, W)": (GREY[None], GREY_AS_RGB),
+    "8-bit (H, W, 3)": (RGB, RGB),
+    "8-bit (3, H, W)": (RGB.transpose(2, 0, 1), RGB),
+    "8-bit (H, W, 4)": (np.dstack([RGB, ALPHA]), over_white(RGB, ALPHA)),
+    "boolean (H, W)": (BINARY, np.stack([BINARY * 255] * 3, axis=-1)),
+    "16-bit (H, W)": (GREY.astype(np.uint16) * 257, GREY_AS_RGB),
+    "16-bit (H, W, 3)": (RGB.astype(np.uint16) * 257, RGB),
+    "int32 in [0, 255]": (RGB.astype(np.int32), RGB),
+    "int64 in [0, 65535]": (RGB.astype(np.int64) * 257, RGB),
+    "float64 in [0, 1]": (RGB / 255, RGB),
+    "float32 in [0, 255]": (RGB.astype(np.float32), RGB),
+    "float16 in [0, 1], (H, W)": ((GREY / 255).astype(np.float16), GREY_AS_RGB),
+    "tensor, 8-bit (3, H, W)": (torch.from_numpy(RGB).permute(2, 0, 1), RGB),
+    "tensor, 8-bit (H, W)": (torch.from_numpy(GREY), GREY_AS_RGB),
+    "tensor, float32 in [0, 1]": (torch.from_numpy(RGB).permute(2, 0, 1) / 255, RGB),
+    "tensor with a graph": ((torch.from_numpy(RGB).permute(2, 0, 1) / 255).requires_grad_(), RGB),
+}
+
+
+@pytest.mark.parametrize("kind", PIL_IMAGES)
+def test_a_pil_image_of_any_mode_becomes_rgb(as_they_are, kind):
+    image, expected = PIL_IMAGES[kind]
+    assert_close(pixels_of(as_they_are, image), normalised(expected), 1e-6, "float32 against float64")
+
+
+@pytest.mark.parametrize("kind", ARRAYS)
+def test_an_array_of_any_kind_becomes_rgb(as_they_are, kind):
+    image, expected = ARRAYS[kind]
+    assert_close(pixels_of(as_they_are, image), normalised(expected), 1e-6, "float32 against float64")
+
+
+def test_a_half_precision_tensor_is_read_as_well_as_it_can(as_they_are):
+    image = (torch.from_numpy(RGB).permute(2, 0, 1) / 255).bfloat16()
+    assert_close(pixels_of(as_they_are, image), normalised(RGB), 1.01 / 255 / STD.min(), "bfloat16 has 8 bits")
+
+
+def test_the_full_range_of_16_bits_is_kept(as_they_are):
+    image = np.array([[0, 128, 257, 32896, 65535]], dtype=np.uint16).repeat(14, axis=0).repeat(14, axis=1)
+    actual = pixels_of(as_they_are, image)[0, 0, 0, ::14]
+    expected = (np.array([0, 0, 1, 128, 255]) / 255 - IMAGENET_DEFAULT_MEAN[0]) / IMAGENET_DEFAULT_STD[0]
+    assert_close(actual, expected, 1e-6, "float32 against float64")
+
+
+def test_a_16_bit_image_with_dark_pixels_only_stays_dark(as_they_are):
+    actual = pixels_of(as_they_are, np.full((14, 14), 200, dtype=np.uint16))
+    assert_close(actual, normalised(np.full((14, 14, 3), 1)), 1e-6, "200 of 65535 is 1 of 255")
+
+
+def test_many_images_at_once(as_they_are):
+    expected = np.concatenate([normalised(RGB), normalised(GREY_AS_RGB), normalised(RGB)])
+    assert_close(pixels_of(as_they_are, [RGB, GREY[None], RGB.transpose(2, 0, 1)]), expected, 1e-6, "float32")
+    images = [Image.fromarray(RGB), Image.fromarray(GREY), Image.fromarray(RGB)]
+    assert_close(pixels_of(as_they_are, images), expected, 1e-6, "float32")
+    assert_close(pixels_of(as_they_are, np.stack([RGB, RGB]))[1:], normalised(RGB), 1e-6, "float32")
+    assert_close(pixels_of(as_they_are, [GREY, GREY])[1:], normalised(GREY_AS_RGB), 1e-6, "float32")
+
+
+def test_images_of_different_sizes_come_as_a_list_or_padded(as_they_are):
+    images = [picture(28, 42), picture(60, 30)]
+    assert [array.shape for array in as_they_are(images)["pixel_values"]] == [(3, 28, 42), (3, 56, 28)]
+    assert pixels_of(as_they_are, images, do_pad=True).shape == (2, 3, 56, 42)
+
+
+def test_the_layout_can_be_told(as_they_are):
+    image = np.zeros((3, 28, 3), dtype=np.uint8)
+    assert pixels_of(as_they_are, image, input_data_format="channels_last", do_resize=True).shape[-1] > 28
+    with pytest.raises(ValueError, match=r"shape \(28, 42, 3\); .* `input_data_format`"):
+        as_they_are(RGB, input_data_format="channels_first")
+
+
+def test_a_pil_image_three_pixels_high_is_not_taken_for_channels():
+    processor = Dinov2AlibiImageProcessor(do_center_crop=False, size={"shortest_edge": 14})
+    assert pixels_of(processor, picture(3, 30)).shape == (1, 3, 14, 140)
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (np.where(RGB > 250, np.nan, RGB / 255), r"has \d+ NaN or infinite of 3528 values.*nan_to_num"),
+        (np.where(RGB > 250, -np.inf, RGB / 255), r"has \d+ NaN or infinite of 3528 values.*nan_to_num"),
+        (torch.full((3, 28, 28), torch.inf), "has 2352 NaN or infinite of 2352 values"),
+        (Image.fromarray(np.full((28, 28), np.nan, dtype=np.float32)), "has 784 NaN or infinite of 784 values"),
+        (RGB / 255 - 0.5, r"float64 values from -0.5 to 0.5.*\[0, 255\] or \[0, 65535\].* \[0, 1\].*rescale"),
+        (RGB * 2.0, "float64 values from 0.0 to 510.0.*rescale"),
+        (RGB.astype(np.int16) - 100, "int16 values from -100 to 155.*rescale"),
+        (RGB.astype(np.int32) * 1000, "int32 values from 0 to 255000.*rescale"),
+        (Image.fromarray(np.full((28, 28), -5, dtype=np.int32)), "int32 values from -5 to -5.*rescale"),
+        (np.zeros((28, 28, 2), dtype=np.uint8), r"shape \(28, 28, 2\); .* with 1, 3 or 4 channels"),
+        (np.zeros((28, 28, 5), dtype=np.uint8), r"shape \(28, 28, 5\); .* with 1, 3 or 4 channels"),
+        (np.zeros((0, 28, 3), dtype=np.uint8), r"shape \(0, 28, 3\); it must be"),
+    ],
+)
+def test_pixels_out_of_range_are_refused(as_they_are, image, said):
+    with pytest.raises(ValueError, match=said):
+        as_they_are(image)
+    with pytest.raises(ValueError, match=said):
+        Dinov2AlibiImageProcessor()(image)
+
+
+def test_steps_can_be_left_out(as_they_are):
+    plain = {"do_rescale": False, "do_normalize": False}
+    assert_close(pixels_of(as_they_are, RGB, **plain)[0], RGB.transpose(2, 0, 1), 0.0, "nothing is done")
+    assert pixels_of(as_they_are, GREY, do_convert_rgb=False, **plain).shape == (1, 1, 28, 42)
+    assert pixels_of(as_they_are, Image.fromarray(GREY), do_convert_rgb=False, **plain).shape == (1, 1, 28, 42)
+
+
+def test_floating_pixels_that_are_not_to_be_rescaled_are_refused(as_they_are):
+    with pytest.raises(ValueError, match=r"`do_rescale` is False.* float64 values.*`do_rescale=True`"):
+        as_they_are(RGB / 255, do_rescale=False)
+
+
+# --- saving ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_choice_survives_save_and_load(tmp_path):
+    choices = {"patch_size": 16, "size": {"shortest_edge": 208}, "do_center_crop": False, "image_mean": [0.1, 0.2, 0.3]}
+    processor = Dinov2AlibiImageProcessor(**choices)
+    processor.save_pretrained(tmp_path)
+    loaded = AutoImageProcessor.from_pretrained(tmp_path)
+    assert type(loaded) is Dinov2AlibiImageProcessor
+    assert loaded.to_dict() == processor.to_dict()
+    image = picture(100, 155)
+    pixels = pixels_of(loaded, image)
+    assert pixels.shape == (1, 3, 208, 320)
+    assert_close(pixels, pixels_of(processor, image), 0.0, SAME_PIXELS)
+
+
+# --- maps of classes ------------------------------------------------------------------------------------------------
+
+
+def test_class_maps_take_the_largest_logit():
+    logits = torch.randn(2, 4, 28, 42, generator=torch.Generator().manual_seed(0))
+    maps = Dinov2AlibiImageProcessor().post_process_semantic_segmentation(SemanticSegmenterOutput(logits=logits))
+    assert len(maps) == 2
+    for class_map, image_logits in zip(maps, logits, strict=True):
+        assert class_map.dtype == torch.int64
+        assert torch.equal(class_map, image_logits.argmax(dim=0))
+
+
+def test_class_maps_of_the_sizes_asked_for():
+    logits = torch.zeros(2, 3, 28, 28)
+    logits[:, 1, :14] = 1.0
+    logits[:, 2, 14:] = 1.0
+    maps = Dinov2AlibiImageProcessor().post_process_semantic_segmentation(
+        SemanticSegmenterOutput(logits=logits), target_sizes=[(100, 60), (14, 42)]
+    )
+    for class_map, size in zip(maps, [(100, 60), (14, 42)], strict=True):
+        assert class_map.shape == size
+        assert class_map[: size[0] // 2].unique().tolist() == [1]
+        assert class_map[size[0] // 2 :].unique().tolist() == [2]
+
+
+def test_class_maps_need_a_size_for_each_image():
+    outputs = SemanticSegmenterOutput(logits=torch.zeros(2, 3, 28, 28))
+    with pytest.raises(ValueError, match="`target_sizes` has 1 entries for 2 images"):
+        Dinov2AlibiImageProcessor().post_process_semantic_segmentation(outputs, target_sizes=[(28, 28)])
+
+
+def test_from_an_image_to_its_class_map(tiny_model):
+    processor = Dinov2AlibiImageProcessor(size={"shortest_edge": 56}, do_center_crop=False)
+    image = picture(90, 130)
+    with torch.no_grad():
+        outputs = tiny_model(Dinov2AlibiForSemanticSegmentation, num_labels=3)(**processor(image, return_tensors="pt"))
+    (class_map,) = processor.post_process_semantic_segmentation(outputs, target_sizes=[(90, 130)])
+    assert class_map.shape == (90, 130)
+    assert set(class_map.unique().tolist()) <= {0, 1, 2}

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What importing the package does, and what a copy of its files in a Hub folder may rely on."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+from transformers import (
+    AutoBackbone,
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForImageClassification,
+    AutoModelForSemanticSegmentation,
+)
+
+import modeling_alibi_dinov2
+from modeling_alibi_dinov2 import (
+    Dinov2AlibiBackbone,
+    Dinov2AlibiConfig,
+    Dinov2AlibiForImageClassification,
+    Dinov2AlibiForSemanticSegmentation,
+    Dinov2AlibiImageProcessor,
+    Dinov2AlibiModel,
+)
+
+# Transformers itself, and what it cannot be installed without or, in the case of images, used without.
+AVAILABLE_TO_STRANGERS = {"torch", "transformers", "huggingface_hub", "numpy", "PIL"}
+FILES = sorted(Path(modeling_alibi_dinov2.__file__).parent.glob("*.py"))
+
+
+@pytest.mark.parametrize(
+    ("auto_class", "model_class"),
+    [
+        (AutoModel, Dinov2AlibiModel),
+        (AutoBackbone, Dinov2AlibiBackbone),
+        (AutoModelForImageClassification, Dinov2AlibiForImageClassification),
+        (AutoModelForSemanticSegmentation, Dinov2AlibiForSemanticSegmentation),
+    ],
+)
+def test_the_auto_classes_know_the_models(tiny_config, auto_class, model_class):
+    assert type(auto_class.from_config(tiny_config())) is model_class
+
+
+@pytest.mark.parametrize(
+    ("auto_class", "model_class"),
+    [
+        (AutoModel, Dinov2AlibiModel),
+        (AutoModelForImageClassification, Dinov2AlibiForImageClassification),
+        (AutoModelForSemanticSegmentation, Dinov2AlibiForSemanticSegmentation),
+    ],
+)
+def test_the_auto_classes_load_the_models(tiny_model, tmp_path, auto_class, model_class):
+    tiny_model(model_class).save_pretrained(tmp_path)
+    assert type(auto_class.from_pretrained(tmp_path)) is model_class
+
+
+def test_the_auto_classes_know_the_config_and_the_processor(tmp_path):
+    assert type(AutoConfig.for_model("dinov2_alibi")) is Dinov2AlibiConfig
+    Dinov2AlibiImageProcessor().save_pretrained(tmp_path)
+    assert type(AutoImageProcessor.from_pretrained(tmp_path)) is Dinov2AlibiImageProcessor
+
+
+def test_everything_public_can_be_imported():
+    for name in modeling_alibi_dinov2.__all__:
+        assert hasattr(modeling_alibi_dinov2, name)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_a_file_imports_only_what_a_stranger_has_and_its_siblings(file):
+    siblings = {path.stem for path in FILES}
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            assert node.level == 1
+            assert node.module in siblings  # `from .x import y` is all that is followed when a model's files are copied
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            modules = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            for module in modules:
+                assert module.split(".")[0] in AVAILABLE_TO_STRANGERS | sys.stdlib_module_names

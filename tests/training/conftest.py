@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A tiny distillation: teacher and student folders, and images whose content can be told from their colours."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from training.configuration import DistillationConfig, Stage
+from training.create_student import save_student
+from training.import_onnx_teacher import teacher_processor
+
+
+@pytest.fixture
+def teacher_folder(tmp_path, tiny_teacher):
+    """Folder of a tiny random teacher with four registers."""
+    tiny_teacher().save_pretrained(tmp_path / "teacher")
+    teacher_processor().save_pretrained(tmp_path / "teacher")
+    return tmp_path / "teacher"
+
+
+@pytest.fixture
+def student_folder(tmp_path, teacher_folder):
+    """Folder of the teacher's student."""
+    save_student(str(teacher_folder), tmp_path / "student")
+    return tmp_path / "student"
+
+
+@pytest.fixture
+def image_folder(tmp_path):
+    """Folder of eight images of different sizes."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for number in range(8):
+        small = random.integers(0, 256, (6, 7, 3), dtype=np.uint8)
+        Image.fromarray(small).resize((70 + number, 60), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.fixture
+def tiny_distillation(tmp_path, teacher_folder, student_folder, image_folder):
+    """`tiny_distillation(**overrides)`: the configuration of a run of a few seconds."""
+
+    def make(**overrides) -> DistillationConfig:
+        values = {
+            "teacher": str(teacher_folder),
+            "student": str(student_folder),
+            "images": str(image_folder),
+            "output": str(tmp_path / "run"),
+            "stages": [Stage(28, 6, 4, 1e-3, 2), Stage(42, 4, 2, 5e-4, 1)],
+            "validation_count": 2,
+            "validation_size": 28,
+            "zero_channels": "1,5",
+            "log_every": 1,
+            "validate_every": 5,
+            "checkpoint_every": 3,
+        }
+        return DistillationConfig(**(values | overrides))
+
+    return make

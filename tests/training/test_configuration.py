@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Configuration from a file and the command line; whatever is not understood is named."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from training.configuration import DistillationConfig, Stage, parse_configuration, require_same
+
+REQUIRED = ["--teacher", "t", "--student", "s", "--images", "i", "--output", "o"]
+
+
+def written(tmp_path, **values):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(values))
+    return path
+
+
+def test_command_line_overrides_the_file(tmp_path):
+    path = written(tmp_path, seed=3, crop="center", stages=[{"size": 28, "steps": 4, "warmup_steps": 1}])
+    config = parse_configuration(["--config", str(path), *REQUIRED, "--seed", "7"])
+    assert (config.seed, config.crop, config.teacher) == (7, "center", "t")
+    assert config.stages == [Stage(size=28, steps=4, warmup_steps=1)]
+
+
+def test_stages_on_the_command_line():
+    config = parse_configuration(
+        [*REQUIRED, "--stages", "size=28,steps=60,learning_rate=1e-3", "size=42,steps=5,warmup_steps=0"]
+    )
+    assert config.stages == [Stage(28, 60, learning_rate=1e-3), Stage(42, 5, warmup_steps=0)]
+    assert config.total_steps == 65
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"learningrate": 1}, "Unknown fields in .*: learningrate. Allowed are teacher, student"),
+        ({"stages": [{"size": 28, "step": 4}]}, "Unknown fields in a stage of .*: step. Allowed are size, steps"),
+    ],
+)
+def test_unknown_fields_are_named(tmp_path, values, message):
+    with pytest.raises(ValueError, match=message):
+        parse_configuration(["--config", str(written(tmp_path, **values)), *REQUIRED])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"crop": "left"}, "crop is 'left'; it must be one of random, center"),
+        ({"crop_scale": 0}, "crop_scale is 0; it must lie in"),
+        ({"validation_count": 0}, "validation_count is 0; it must be 1 or more"),
+        ({"teacher": None, "output": None}, "lacks teacher, output"),
+        ({"stages": []}, "lacks stages"),
+        ({"gradient_accumulation_steps": 3}, "batch_size 32, which gradient_accumulation_steps 3 does not divide"),
+    ],
+)
+def test_values_that_cannot_work_are_named(change, message):
+    values = {"teacher": "t", "student": "s", "images": "i", "output": "o", "stages": [Stage(28, 100)]}
+    with pytest.raises(ValueError, match=message):
+        DistillationConfig(**(values | change))
+
+
+@pytest.mark.parametrize("change", [{"size": 0}, {"steps": -1}, {"learning_rate": 0}, {"warmup_steps": 101}])
+def test_impossible_stages_are_named(change):
+    with pytest.raises(ValueError, match=next(iter(change))):
+        Stage(**({"size": 28, "steps": 100} | change))
+
+
+def test_resume_lists_what_changed_and_must_not():
+    config = DistillationConfig("t", "s", "i", "o", [Stage(28, 100)])
+    saved = asdict(config)
+    require_same(replace(config, resume=True, workers=3, checkpoint_every=7), saved)
+    with pytest.raises(ValueError, match=r"seed was 0 and is 1; .*new run in another folder|seed was 0 and is 1"):
+        require_same(replace(config, seed=1), saved)
+    with pytest.raises(ValueError, match="stages was"):
+        require_same(replace(config, stages=[Stage(28, 101)]), saved)
+
+
+def test_run_of_an_older_version_had_the_defaults():
+    config = DistillationConfig("t", "s", "i", "o", [Stage(28, 100)])
+    saved = asdict(config)
+    del saved["flip"]
+    require_same(config, saved)
+    with pytest.raises(ValueError, match="flip was False and is True"):
+        require_same(replace(config, flip=True), saved)
+
+
+@pytest.mark.parametrize("path", sorted(Path("training/recipes").glob("*.json")), ids=lambda path: path.stem)
+def test_shipped_recipes_are_valid(path):
+    assert parse_configuration(["--config", str(path), *REQUIRED]).total_steps > 0

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An exported folder is a model of its own: it loads where this repository is not."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from PIL import Image
+
+from common.files import write_json
+from evaluation.features import load_backbone
+from evaluation.noise import noise_images
+from evaluation.records import Stopwatch, describe_images, make_record
+from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor, Dinov2AlibiModel
+from training.export import export, package_files
+
+# Run in a new process whose import system no longer knows the repository, installed in editable mode though it may be.
+STRANGER = """
+import sys
+sys.path[:] = [path for path in sys.path if path != sys.argv[1]]
+sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in repr(finder)]
+import importlib.util
+assert importlib.util.find_spec("modeling_alibi_dinov2") is None
+import numpy as np
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModel, pipeline
+
+folder, image_path, output = sys.argv[2:]
+image = Image.open(image_path)
+processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=True)
+model = AutoModel.from_pretrained(folder, trust_remote_code=True)
+with torch.no_grad():
+    tokens = model(**processor(image, return_tensors="pt")).last_hidden_state
+extract = pipeline("image-feature-extraction", model=folder, trust_remote_code=True)
+np.savez(output, tokens=tokens.numpy(), pipeline=np.asarray(extract(image)))
+"""
+
+
+def record_of(folder, name, value):
+    images = noise_images(1, 56)
+    metrics = {"r2_all_patches": value, "r2_held_out": value - 1}
+    return make_record(
+        "positional_probe",
+        metrics,
+        describe_images("noise", images),
+        load_backbone(folder, name=name),
+        {"size": 56},
+        0,
+        Stopwatch(),
+    )
+
+
+@pytest.fixture
+def hub_folder(tmp_path, student_folder, teacher_folder):
+    """An exported student with two records, its own and its teacher's."""
+    write_json(tmp_path / "records" / "1.json", record_of(teacher_folder, "teacher", 0.95))
+    write_json(tmp_path / "records" / "2.json", record_of(student_folder, "alibi", -0.25))
+    export(student_folder, tmp_path / "hub", tmp_path / "records", "a tiny teacher", "no images", "org/teacher")
+    return tmp_path / "hub"
+
+
+def test_stranger_loads_it_bit_for_bit(hub_folder, student_folder, tmp_path):
+    image = noise_images(1, 64)[0]
+    image.save(tmp_path / "image.png")
+    repository = str(package_files()[0].parents[1])
+    environment = os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
+    environment.pop("PYTHONPATH", None)
+    arguments = [repository, str(hub_folder), str(tmp_path / "image.png"), str(tmp_path / "stranger.npz")]
+    result = subprocess.run(
+        [sys.executable, "-c", STRANGER, *arguments],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    pixels = Dinov2AlibiImageProcessor.from_pretrained(student_folder)(image, return_tensors="pt")
+    with torch.no_grad():
+        expected = Dinov2AlibiModel.from_pretrained(student_folder)(**pixels).last_hidden_state.numpy()
+    found = np.load(tmp_path / "stranger.npz")
+    np.testing.assert_array_equal(found["tokens"], expected)
+    # The pipeline passes through Python floats.
+    np.testing.assert_allclose(found["pipeline"], expected, rtol=1e-6)
+
+
+def test_folder_holds_all_that_reaches_the_hub(hub_folder):
+    names = {path.name for path in hub_folder.iterdir()}
+    assert {path.name for path in package_files()} < names
+    assert {"README.md", "config.json", "model.safetensors", "preprocessor_config.json", "results"} < names
+    auto_map = json.loads((hub_folder / "config.json").read_text())["auto_map"]
+    for reference in auto_map.values():
+        module, name = reference.split(".")
+        assert f"class {name}(" in (hub_folder / f"{module}.py").read_text()
+    assert not [path for path in hub_folder.rglob("*") if path.suffix in (".bin", ".pkl", ".pt", ".pth")]
+
+
+def test_card_shows_the_records_and_carries_them_as_metadata(hub_folder):
+    card = ModelCard.load(hub_folder / "README.md")
+    assert card.data.license == "apache-2.0"
+    assert card.data.base_model == "org/teacher"
+    assert card.data.pipeline_tag == "image-feature-extraction"
+    results = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    assert results == {"r2_all_patches": -0.25, "r2_held_out": -1.25}
+    rows = [line for line in card.text.splitlines() if line.startswith("| R² of position, all patches")]
+    assert len(rows) == 1
+    assert [cell.strip() for cell in rows[0].split("|")[2:4]] == ["0.95", "-0.25"]
+    assert "a tiny teacher" in card.text
+    assert len(list((hub_folder / "results").glob("*.json"))) == 2
+
+
+def test_records_of_other_weights_are_refused(tmp_path, student_folder, teacher_folder):
+    write_json(tmp_path / "records" / "1.json", record_of(teacher_folder, "teacher", 0.95))
+    with pytest.raises(ValueError, match="None of the 1 records was measured on these weights"):
+        export(student_folder, tmp_path / "hub", tmp_path / "records", "t", "i")
+    assert not (tmp_path / "hub").exists()
+
+
+def test_incomplete_record_is_named(tmp_path, student_folder):
+    record = record_of(student_folder, "alibi", 0.1)
+    del record["seed"], record["versions"]
+    write_json(tmp_path / "records" / "1.json", record)
+    with pytest.raises(ValueError, match=r"1\.json is no complete result record: it lacks seed, versions"):
+        export(student_folder, tmp_path / "hub", tmp_path / "records", "t", "i")
+
+
+def test_folder_without_records_is_an_error_and_no_folder_is_none(tmp_path, student_folder):
+    (tmp_path / "records").mkdir()
+    with pytest.raises(FileNotFoundError, match="contains no result record"):
+        export(student_folder, tmp_path / "hub", tmp_path / "records", "t", "i")
+    export(student_folder, tmp_path / "hub", None, "t", "i")
+    assert "Not measured yet." in (tmp_path / "hub" / "README.md").read_text()
+
+
+def test_output_with_content_is_kept(hub_folder, student_folder):
+    before = (hub_folder / "README.md").read_bytes()
+    with pytest.raises(FileExistsError, match="not empty"):
+        export(student_folder, hub_folder, None, "t", "i")
+    assert (hub_folder / "README.md").read_bytes() == before
+
+
+def test_exported_processor_handles_images_of_any_shape(hub_folder):
+    processor = Dinov2AlibiImageProcessor.from_pretrained(hub_folder)
+    image = Image.new("L", (333, 100))
+    pixels = processor(image, size={"shortest_edge": 100}, do_center_crop=False, return_tensors="pt")["pixel_values"]
+    assert [side % 14 for side in pixels.shape[-2:]] == [0, 0]
