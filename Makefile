@@ -14,7 +14,10 @@ IMAGES_NAME := 14 photographs that ship inside scikit-image and scikit-learn
 PROBE_SIZE := 518
 AGREEMENT_SIZE := 224
 
-.PHONY: demo test lint types clean-demo
+OLDEST := .venv-oldest
+OLDEST_TRANSFORMERS := 5.18.0
+
+.PHONY: demo test test-oldest lint types clean-demo
 .DELETE_ON_ERROR:
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -91,3 +94,15 @@ types: $(VENV)/installed
 test: $(VENV)/installed
 	-test -e $(WHEEL) || $(MAKE) $(WHEEL)
 	$(BIN)/python -m pytest
+
+# The other end of the supported range, in an environment of its own.
+$(OLDEST)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(OLDEST)
+	sed 's/^transformers==.*/transformers==$(OLDEST_TRANSFORMERS)/' constraints.txt > $(OLDEST)/constraints.txt
+	$(OLDEST)/bin/python -m pip install --quiet --constraint $(OLDEST)/constraints.txt torch
+	$(OLDEST)/bin/python -m pip install --quiet --constraint $(OLDEST)/constraints.txt --editable '.[test]'
+	touch $@
+
+test-oldest: $(OLDEST)/installed $(VENV)/installed
+	$(OLDEST)/bin/python -m pytest tests/modeling
+	$(BIN)/python -m pytest tests/test_compatibility.py

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Configuration of ALiBi-DINOv2."""
 
+from .transformers_version import MINIMUM_TRANSFORMERS  # noqa: F401  # isort: skip  (must come first)
+
 from huggingface_hub.dataclasses import strict
 from transformers.models.dinov2_with_registers.configuration_dinov2_with_registers import Dinov2WithRegistersConfig
 

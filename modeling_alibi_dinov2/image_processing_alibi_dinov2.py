@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Image processor of ALiBi-DINOv2: images of any kind in, arrays whose sides are multiples of the patch size out."""
 
+from .transformers_version import MINIMUM_TRANSFORMERS  # noqa: F401  # isort: skip  (must come first)
+
 import numpy as np
 import torch
 from PIL import Image

@@ -158,6 +158,26 @@ def test_only_blockwise_never_builds_a_tensor_of_all_pairs_of_tokens(
     assert (largest.elements >= pairs) is builds_it
 
 
+@pytest.mark.parametrize(
+    ("attn_implementation", "slopes", "keeps_it"),
+    [("alibi_blockwise", "constant", False), ("alibi_blockwise", "learned", False), ("sdpa", "constant", True)],
+)
+def test_only_blockwise_keeps_no_bias_for_the_backward_pass(
+    tiny_model, random_pixels, small_blocks, attn_implementation, slopes, keeps_it
+):
+    model = tiny_model(attn_implementation=attn_implementation, alibi_slopes=slopes)
+    tokens_of_grid, kept = 25, []
+
+    def pack(tensor):
+        if tensor.shape[-1] == tokens_of_grid:  # one column for each key: a bias or weights
+            kept.append(tensor.shape)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        model(random_pixels(1, 4, 5)).last_hidden_state.sum().backward()
+    assert bool(kept) is keeps_it
+
+
 def test_a_block_fits_its_budget_and_the_blocks_cover_every_patch_once(monkeypatch):
     monkeypatch.setattr(attention_alibi_dinov2, "BLOCK_BYTES", 1000)
     blocks = list(attention_alibi_dinov2.query_blocks(25, bytes_per_query=100))

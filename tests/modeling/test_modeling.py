@@ -380,9 +380,9 @@ def test_the_bias_has_the_dtype_of_the_queries(tiny_model, random_pixels, monkey
     with torch.no_grad():
         with torch.autocast("cpu", dtype=torch.bfloat16):
             model(pixels)
+            model.encoder(torch.randn(1, 17, 48), grid_size=(3, 4))
         model.to(torch.float16)(pixels.half())
-    assert seen[:3] == [(torch.bfloat16, torch.bfloat16)] * 3
-    assert seen[3:] == [(torch.float16, torch.float16)] * 3
+    assert seen == [(torch.bfloat16, torch.bfloat16)] * 6 + [(torch.float16, torch.float16)] * 3
 
 
 # --- saving and loading ---------------------------------------------------------------------------------------------
