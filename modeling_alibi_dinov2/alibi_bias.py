@@ -35,7 +35,7 @@ def combine_axes(rows: torch.Tensor, columns: torch.Tensor, *, metric: str) -> t
         ValueError: `metric` is neither `"euclidean"` nor `"manhattan"`.
     """
     if metric == "euclidean":
-        return (rows.square() + columns.square()).sqrt()
+        return (rows.square() + columns.square()).sqrt_()  # in place: large grids are bound by memory traffic
     if metric == "manhattan":
         return rows + columns
     raise ValueError(f"`metric` is {metric!r}; it must be 'euclidean' or 'manhattan'.")
@@ -86,7 +86,7 @@ def patch_distances(
         query = torch.arange(height * width, device=device)[queries]
         distances = combine_axes(rows[query // width, :, None], columns[query % width, None, :], metric=metric)
     if normalize:
-        distances = distances / largest_distance(grid_size, metric=metric, wrap=wrap, device=device)
+        distances.div_(largest_distance(grid_size, metric=metric, wrap=wrap, device=device))
     return distances.reshape(-1, height * width)
 
 

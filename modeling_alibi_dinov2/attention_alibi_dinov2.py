@@ -27,8 +27,10 @@ from .configuration_alibi_dinov2 import Dinov2AlibiConfig
 BLOCKWISE = "alibi_blockwise"
 ATTENTION_IMPLEMENTATIONS = ("sdpa", "eager", BLOCKWISE, "flex_attention")
 
-# A block's bias and its temporaries: large enough that the kernel runs at full speed, small beside the activations.
-BLOCK_BYTES = 32 * 2**20
+# The bias of a block. Small enough that the allocator reuses the memory of the block before (glibc returns 32 MiB and
+# more to the system at once, and fetching it anew takes longer than the arithmetic), large enough that the kernel works
+# on whole tiles of queries.
+BLOCK_BYTES = 16 * 2**20
 
 
 def fixed_bias(config: Dinov2AlibiConfig, grid_size: GridSize, hidden_states: torch.Tensor) -> torch.Tensor:

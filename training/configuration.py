@@ -3,7 +3,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,25 +21,31 @@ class Stage:
 
     Args:
         size: side of the square crops in pixels, a multiple of the patch size.
-        steps: optimiser steps.
+        steps: optimiser steps; give these or `epochs`.
+        epochs: passes over the images, whole or not.
         batch_size: images per optimiser step, all processes and accumulated batches together.
         learning_rate: peak of the schedule: linear warm-up, then half a cosine down to 0.
         warmup_steps: steps of the warm-up.
     """
 
     size: int
-    steps: int
+    steps: int | None = None
+    epochs: float | None = None
     batch_size: int = 32
     learning_rate: float = 4e-5
     warmup_steps: int = 50
 
     def __post_init__(self) -> None:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError(f"A stage has steps {self.steps} and epochs {self.epochs}; give exactly one of them.")
         for name in ("size", "steps", "batch_size"):
-            if getattr(self, name) < 1:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"A stage has {name} {getattr(self, name)}; it must be 1 or more.")
+        if self.epochs is not None and not self.epochs > 0:
+            raise ValueError(f"A stage has epochs {self.epochs}; it must be positive.")
         if not self.learning_rate > 0:
             raise ValueError(f"A stage has learning_rate {self.learning_rate}; it must be positive, such as 4e-5.")
-        if not 0 <= self.warmup_steps <= self.steps:
+        if not 0 <= self.warmup_steps <= (self.steps or float("inf")):
             raise ValueError(
                 f"A stage has warmup_steps {self.warmup_steps}; it must lie in [0, {self.steps}], its steps."
             )
@@ -48,9 +54,15 @@ class Stage:
     def parse(cls, text: str) -> "Stage":
         """Read `name=value,name=value`."""
         values = dict(part.split("=", 1) for part in text.split(","))
-        types = {entry.name: entry.type for entry in fields(cls)}
-        require_known("a stage", values, types)
-        return cls(**{name: types[name](value) for name, value in values.items()})  # type: ignore[operator]
+        require_known("a stage", values, [entry.name for entry in fields(cls)])
+        types = {name: float if name in ("epochs", "learning_rate") else int for name in values}
+        return cls(**{name: types[name](value) for name, value in values.items()})
+
+    def with_steps(self, images: int) -> "Stage":
+        """The stage with its epochs counted in steps, at least one."""
+        if self.epochs is None:
+            return self
+        return replace(self, epochs=None, steps=max(1, round(self.epochs * images / self.batch_size)))
 
 
 @dataclass
@@ -59,7 +71,8 @@ class DistillationConfig:
 
     Args:
         teacher: Hub id or folder of the frozen teacher, a DINOv2 with or without registers.
-        student: folder of the student to start from (`training.create_student`).
+        student: folder of the student to start from; made from the teacher if not given.
+        position_encoding, alibi_slopes: of a student that is made from the teacher, as in `Dinov2AlibiConfig`.
         images: folder of images, parquet file or folder of them, or Hub id of a data set with an `image` column.
         output: folder of the run: configuration, metrics, checkpoints, and the student at the end.
         stages: the stages of training, one after the other.
@@ -87,6 +100,8 @@ class DistillationConfig:
 
     teacher: str | None = None
     student: str | None = None
+    position_encoding: str = "alibi"
+    alibi_slopes: str = "constant"
     images: str | None = None
     output: str | None = None
     stages: list[Stage] = field(default_factory=list)
@@ -115,7 +130,7 @@ class DistillationConfig:
     resume: bool = False
 
     def __post_init__(self) -> None:
-        missing = [name for name in ("teacher", "student", "images", "output", "stages") if not getattr(self, name)]
+        missing = [name for name in ("teacher", "images", "output", "stages") if not getattr(self, name)]
         if missing:
             raise ValueError(
                 f"The configuration lacks {', '.join(missing)}; give them in the file or as --{missing[0]} …"
@@ -139,10 +154,9 @@ class DistillationConfig:
         """How crops are cut."""
         return CropRule(self.crop, self.crop_scale, self.flip, self.turn, self.roll)
 
-    @property
-    def total_steps(self) -> int:
-        """Optimiser steps of all stages."""
-        return sum(stage.steps for stage in self.stages)
+    def with_steps(self, images: int) -> "DistillationConfig":
+        """The configuration with all epochs counted in steps, for a number of training images."""
+        return replace(self, stages=[stage.with_steps(images) for stage in self.stages])
 
 
 def parse_configuration(arguments: Sequence[str] | None = None) -> DistillationConfig:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from accelerate.utils import set_seed
 from PIL import Image
-from transformers import PreTrainedModel
+from transformers import AutoImageProcessor, PreTrainedModel
 from transformers.utils import logging
 
 from common.files import new_folder, require_new_folder, write_json
@@ -28,20 +28,22 @@ from evaluation.positional_probe import most_positional_channels
 from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor, Dinov2AlibiModel
 from training.checkpoints import find_checkpoints
 from training.configuration import DistillationConfig, parse_configuration, require_same
-from training.create_student import load_teacher
+from training.create_student import create_student, load_teacher, student_processor
 from training.crops import center_crops, decode, load_images
 from training.distillation import Distillation, TrainingDiverged, make_accelerator
 
 PROBE_IMAGES = 16  # held-out images to find the positional channels with
 
 
-def load_student(folder: str, teacher: PreTrainedModel) -> Dinov2AlibiModel:
-    """The student to start from.
+def load_student(config: DistillationConfig, teacher: PreTrainedModel) -> Dinov2AlibiModel:
+    """The student to start from, loaded or made from the teacher.
 
     Raises:
         ValueError: its width or patch size is not the teacher's.
     """
-    student = Dinov2AlibiModel.from_pretrained(folder, dtype=torch.float32)
+    if not config.student:
+        return create_student(teacher, position_encoding=config.position_encoding, alibi_slopes=config.alibi_slopes)
+    student = Dinov2AlibiModel.from_pretrained(config.student, dtype=torch.float32)
     for name in ("hidden_size", "patch_size"):
         if getattr(student.config, name) != getattr(teacher.config, name):
             raise ValueError(
@@ -135,14 +137,16 @@ def prepare_run(config: DistillationConfig) -> tuple[int, Path | None]:
 
 def distill(config: DistillationConfig) -> Path:
     """Run, or resume, a distillation; returns the folder of the finished student."""
+    images, held_out = split_images(config)
+    config = config.with_steps(len(images))
     start, checkpoint = prepare_run(config)
     run = Path(str(config.output))
     accelerator = make_accelerator(config)
     set_seed(config.seed)
     teacher = load_teacher(str(config.teacher))
-    student = load_student(str(config.student), teacher)
-    processor = Dinov2AlibiImageProcessor.from_pretrained(config.student)
-    images, held_out = split_images(config)
+    student = load_student(config, teacher)
+    teacher_processor = AutoImageProcessor.from_pretrained(config.teacher, backend="pil")
+    processor = student_processor(teacher_processor, student.config.patch_shape[0])
     channels = choose_zero_channels(config, teacher.config.hidden_size, held_out)
     if accelerator.is_main_process and start == 0:
         write_json(run / "config.json", asdict(config) | {"zeroed_channels": channels})
@@ -176,6 +180,8 @@ def main() -> None:
         print(f"Student: {distill(parse_configuration())}")
     except (ValueError, OSError, TrainingDiverged) as error:
         sys.exit(f"distill: {error}")
+    except KeyboardInterrupt:
+        sys.exit("distill: stopped; --resume goes on from the newest checkpoint.")
 
 
 if __name__ == "__main__":

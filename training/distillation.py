@@ -44,16 +44,16 @@ def learning_rate_at(stages: list[Stage], step: int) -> float:
     stage, step = stage_at(stages, step)
     if step < stage.warmup_steps:
         return stage.learning_rate * (step + 1) / stage.warmup_steps
-    progress = (step - stage.warmup_steps) / max(1, stage.steps - stage.warmup_steps)
+    progress = (step - stage.warmup_steps) / max(1, steps_of(stage) - stage.warmup_steps)
     return stage.learning_rate * (1 + math.cos(math.pi * progress)) / 2
 
 
 def stage_at(stages: list[Stage], step: int) -> tuple[Stage, int]:
     """The stage that an optimiser step belongs to, and the step's number in it."""
     for stage in stages:
-        if step < stage.steps:
+        if step < steps_of(stage):
             return stage, step
-        step -= stage.steps
+        step -= steps_of(stage)
     raise ValueError(f"Step {step} lies {step + 1} steps after the last stage.")
 
 
@@ -151,9 +151,10 @@ class Distillation:
         config = self.config
         first_step, first_sample = 0, 0
         for stage in config.stages:
-            skipped = min(max(start - first_step, 0), stage.steps)
-            stop = first_sample + stage.steps * stage.batch_size
-            if skipped < stage.steps:
+            steps = steps_of(stage)
+            skipped = min(max(start - first_step, 0), steps)
+            stop = first_sample + steps * stage.batch_size
+            if skipped < steps:
                 first = first_sample + skipped * stage.batch_size
                 crops = Crops(self.images, stage.size, first, stop, config.seed, config.crop_rule)
                 loader = self.accelerator.prepare(
@@ -166,7 +167,7 @@ class Distillation:
                 )
                 for number, batch in enumerate(loader):
                     yield first_step + skipped + number // config.gradient_accumulation_steps, batch
-            first_step, first_sample = first_step + stage.steps, stop
+            first_step, first_sample = first_step + steps, stop
 
     def train(self, start: int = 0) -> None:
         """Train from an optimiser step to the end of the last stage.
@@ -181,7 +182,7 @@ class Distillation:
         if start == 0:
             self.record({"step": 0}, validate=True)
         losses: list[float] = []
-        total = sum(stage.steps * stage.batch_size for stage in config.stages)
+        total = samples_before(config.stages, total_steps(config.stages))
         bar = tqdm(total=total, unit="img", desc="distil", disable=not accelerator.is_main_process)
         bar.update(samples_before(config.stages, start))
         bar.unpause()
@@ -195,7 +196,7 @@ class Distillation:
             step += 1
             bar.update(stage.batch_size)
             bar.set_postfix(loss=f"{losses[-1]:.4f}", refresh=False)
-            last = step == config.total_steps
+            last = step == total_steps(config.stages)
             validate = last or step % config.validate_every == 0
             # A checkpoint ends an entry too, so that a resumed run writes the entries that an uninterrupted one does.
             checkpoint = last or step % config.checkpoint_every == 0
@@ -249,10 +250,22 @@ class Distillation:
         self.journal.write(entry)
 
 
+def total_steps(stages: list[Stage]) -> int:
+    """Optimiser steps of all stages, whose epochs are counted in steps already."""
+    return sum(steps_of(stage) for stage in stages)
+
+
+def steps_of(stage: Stage) -> int:
+    """Optimiser steps of a stage, whose epochs are counted in steps already."""
+    if stage.steps is None:
+        raise ValueError(f"The length of {stage} depends on the number of images; see Stage.with_steps.")
+    return stage.steps
+
+
 def samples_before(stages: list[Stage], step: int) -> int:
     """Images that a run has seen before an optimiser step."""
     seen = 0
     for stage in stages:
-        seen += min(step, stage.steps) * stage.batch_size
-        step = max(step - stage.steps, 0)
+        seen += min(step, steps_of(stage)) * stage.batch_size
+        step = max(step - steps_of(stage), 0)
     return seen

@@ -267,6 +267,10 @@ def test_an_unsupported_attention_is_refused_with_the_supported_ones(tiny_model,
     assert model.config._attn_implementation == "sdpa"
 
 
+def test_flash_attention_is_declared_unsupported(tiny_model):
+    assert not tiny_model()._supports_flash_attn
+
+
 def test_an_unsupported_attention_is_refused_when_loading(tiny_model, tmp_path):
     tiny_model().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"'flash_attention_2'.*'sdpa', 'eager', 'alibi_blockwise'"):

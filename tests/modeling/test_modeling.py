@@ -365,6 +365,13 @@ def test_autocast_trains(tiny_model, random_pixels, attn_implementation, slopes)
         assert parameter.grad is None or parameter.grad.isfinite().all(), name
 
 
+def test_autocast_takes_half_precision_pixels(tiny_model, random_pixels):
+    model, pixels = tiny_model(), random_pixels(1, 3, 4)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        actual = model(pixels.bfloat16()).last_hidden_state
+        assert_close(actual, model(pixels).last_hidden_state, 0.0, "autocast rounds the pixels itself")
+
+
 @pytest.mark.parametrize("attn_implementation", ["sdpa", "alibi_blockwise"])
 def test_the_bias_has_the_dtype_of_the_queries(tiny_model, random_pixels, monkeypatch, attn_implementation):
     seen = []

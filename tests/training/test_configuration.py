@@ -30,14 +30,24 @@ def test_stages_on_the_command_line():
         [*REQUIRED, "--stages", "size=28,steps=60,learning_rate=1e-3", "size=42,steps=5,warmup_steps=0"]
     )
     assert config.stages == [Stage(28, 60, learning_rate=1e-3), Stage(42, 5, warmup_steps=0)]
-    assert config.total_steps == 65
+
+
+def test_epochs_are_counted_in_steps():
+    stage = Stage.parse("size=28,epochs=1.5,batch_size=4,warmup_steps=0")
+    assert stage.with_steps(images=10) == Stage(28, 4, batch_size=4, warmup_steps=0)
+    assert Stage(28, 7, warmup_steps=0).with_steps(images=10).steps == 7
+    with pytest.raises(ValueError, match="steps 5 and epochs 2; give exactly one"):
+        Stage(28, steps=5, epochs=2)
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"learningrate": 1}, "Unknown fields in .*: learningrate. Allowed are teacher, student"),
-        ({"stages": [{"size": 28, "step": 4}]}, "Unknown fields in a stage of .*: step. Allowed are size, steps"),
+        (
+            {"stages": [{"size": 28, "step": 4}]},
+            "Unknown fields in a stage of .*: step. Allowed are size, steps, epochs",
+        ),
     ],
 )
 def test_unknown_fields_are_named(tmp_path, values, message):
@@ -69,7 +79,7 @@ def test_impossible_stages_are_named(change):
 
 
 def test_resume_lists_what_changed_and_must_not():
-    config = DistillationConfig("t", "s", "i", "o", [Stage(28, 100)])
+    config = DistillationConfig(**VALUES)
     saved = asdict(config)
     require_same(replace(config, resume=True, workers=3, checkpoint_every=7), saved)
     with pytest.raises(ValueError, match=r"seed was 0 and is 1; .*new run in another folder|seed was 0 and is 1"):
@@ -79,7 +89,7 @@ def test_resume_lists_what_changed_and_must_not():
 
 
 def test_run_of_an_older_version_had_the_defaults():
-    config = DistillationConfig("t", "s", "i", "o", [Stage(28, 100)])
+    config = DistillationConfig(**VALUES)
     saved = asdict(config)
     del saved["flip"]
     require_same(config, saved)
@@ -89,4 +99,5 @@ def test_run_of_an_older_version_had_the_defaults():
 
 @pytest.mark.parametrize("path", sorted(Path("training/recipes").glob("*.json")), ids=lambda path: path.stem)
 def test_shipped_recipes_are_valid(path):
-    assert parse_configuration(["--config", str(path), *REQUIRED]).total_steps > 0
+    config = parse_configuration(["--config", str(path), *REQUIRED]).with_steps(123_000)
+    assert all(stage.steps > 0 and stage.size % 14 == 0 for stage in config.stages)

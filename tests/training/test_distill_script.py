@@ -54,7 +54,7 @@ def comparable(run: Path) -> list[dict]:
 
 
 def test_killed_and_resumed_run_is_the_uninterrupted_run_bit_for_bit(tiny_distillation, tmp_path):
-    stages = [Stage(28, 40, 4, 1e-3, 2), Stage(42, 200, 2, 5e-4, 1)]
+    stages = [Stage(28, 40, None, 4, 1e-3, 2), Stage(42, 200, None, 2, 5e-4, 1)]
     changes = {"flip": True, "roll": True, "checkpoint_every": 7, "validate_every": 50}
     whole = tiny_distillation(stages=stages, output=str(tmp_path / "whole"), **changes)
     broken = tiny_distillation(stages=stages, output=str(tmp_path / "broken"), **changes)
@@ -80,7 +80,7 @@ def test_killed_and_resumed_run_is_the_uninterrupted_run_bit_for_bit(tiny_distil
 
 
 def test_two_processes_give_the_loss_curve_of_one(tiny_distillation, tmp_path):
-    stages = [Stage(28, 8, 4, 1e-3, 2)]
+    stages = [Stage(28, 8, None, 4, 1e-3, 2)]
     curves = []
     for processes in (1, 2):
         config = tiny_distillation(stages=stages, output=str(tmp_path / f"run-{processes}"), checkpoint_every=8)

@@ -16,7 +16,7 @@ from training.distill import distill
 from training.distillation import TrainingDiverged, learning_rate_at, normalise, patch_loss, samples_before, stage_at
 from training.journal import read_metrics
 
-STAGES = [Stage(28, 100, 4, 1e-3, 10), Stage(42, 50, 2, 1e-4, 0)]
+STAGES = [Stage(28, 100, None, 4, 1e-3, 10), Stage(42, 50, None, 2, 1e-4, 0)]
 
 
 def test_loss_is_zero_for_equal_directions_and_two_for_opposite_ones():
@@ -62,7 +62,7 @@ def test_normalising_equals_the_image_processor():
 
 
 def test_run_lowers_the_loss_and_leaves_all_that_it_promises(tiny_distillation, tmp_path):
-    config = tiny_distillation(stages=[Stage(28, 30, 8, 2e-3, 3)], validate_every=10, checkpoint_every=10)
+    config = tiny_distillation(stages=[Stage(28, 30, None, 8, 2e-3, 3)], validate_every=10, checkpoint_every=10)
     student = Dinov2AlibiModel.from_pretrained(distill(config))
     metrics = read_metrics(tmp_path / "run" / "metrics.jsonl")
     validation = [entry["validation_loss"] for entry in metrics if "validation_loss" in entry]
@@ -87,7 +87,7 @@ def test_training_changes_the_student_and_not_the_teacher(tiny_distillation, tea
 
 
 def test_zeroed_channels_are_learned_to_be_zero(tiny_distillation):
-    config = tiny_distillation(stages=[Stage(28, 60, 8, 3e-3, 5)], zero_channels="1,5")
+    config = tiny_distillation(stages=[Stage(28, 60, None, 8, 3e-3, 5)], zero_channels="1,5")
     start = Dinov2AlibiModel.from_pretrained(config.student)
     student = Dinov2AlibiModel.from_pretrained(distill(config))
     pixels = torch.randn(4, 3, 28, 28, generator=torch.Generator().manual_seed(0))
@@ -105,7 +105,7 @@ def test_automatic_channels_are_the_positional_ones(tiny_distillation, tiny_teac
         teacher.embeddings.position_embeddings.zero_()
         teacher.embeddings.position_embeddings[0, 1:, [7, 40]] = grid
     teacher.save_pretrained(teacher_folder)
-    distill(tiny_distillation(zero_channels="auto", zero_channel_count=2, stages=[Stage(28, 1, 2, 1e-4, 0)]))
+    distill(tiny_distillation(zero_channels="auto", zero_channel_count=2, stages=[Stage(28, 1, None, 2, 1e-4, 0)]))
     assert json.loads((tmp_path / "run" / "config.json").read_text())["zeroed_channels"] == [7, 40]
 
 
@@ -116,7 +116,9 @@ def test_channels_that_do_not_exist_are_refused(tiny_distillation, channels):
 
 
 def test_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(tiny_distillation, tmp_path):
-    config = tiny_distillation(stages=[Stage(28, 3, 4, 1e-3, 0), Stage(28, 5, 4, 1e30, 0)], max_gradient_norm=1e30)
+    config = tiny_distillation(
+        stages=[Stage(28, 3, None, 4, 1e-3, 0), Stage(28, 5, None, 4, 1e30, 0)], max_gradient_norm=1e30
+    )
     with pytest.raises(TrainingDiverged, match="The loss is nan"):
         distill(config)
     weights = Dinov2AlibiModel.from_pretrained(config.student).state_dict()
