@@ -55,8 +55,10 @@ class Stage:
         """Read `name=value,name=value`."""
         values = dict(part.split("=", 1) for part in text.split(","))
         require_known("a stage", values, [entry.name for entry in fields(cls)])
-        types = {name: float if name in ("epochs", "learning_rate") else int for name in values}
-        return cls(**{name: types[name](value) for name, value in values.items()})
+        parsed: dict[str, Any] = {
+            name: float(value) if name in ("epochs", "learning_rate") else int(value) for name, value in values.items()
+        }
+        return cls(**parsed)
 
     def with_steps(self, images: int) -> "Stage":
         """The stage with its epochs counted in steps, at least one."""

@@ -9,6 +9,7 @@ import pytest
 
 from training.configuration import DistillationConfig, Stage, parse_configuration, require_same
 
+VALUES = {"teacher": "t", "student": "s", "images": "i", "output": "o", "stages": [Stage(28, 100)]}
 REQUIRED = ["--teacher", "t", "--student", "s", "--images", "i", "--output", "o"]
 
 
@@ -67,9 +68,8 @@ def test_unknown_fields_are_named(tmp_path, values, message):
     ],
 )
 def test_values_that_cannot_work_are_named(change, message):
-    values = {"teacher": "t", "student": "s", "images": "i", "output": "o", "stages": [Stage(28, 100)]}
     with pytest.raises(ValueError, match=message):
-        DistillationConfig(**(values | change))
+        DistillationConfig(**(VALUES | change))
 
 
 @pytest.mark.parametrize("change", [{"size": 0}, {"steps": -1}, {"learning_rate": 0}, {"warmup_steps": 101}])
