@@ -12,10 +12,12 @@ import torch
 from torch.nn import functional
 
 from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor, Dinov2AlibiModel
+from tests.comparison import assert_close
 from training.import_dino_saw import build_model, import_checkpoint, read_checkpoint
 
 WIDTH, HEADS, DEPTH, PATCH, REGISTERS = 128, 2, 3, 14, 4
 GRID = (5, 7)
+ROUNDING = "float32 against float64"
 
 Tensors = dict[str, torch.Tensor]
 
@@ -147,7 +149,7 @@ def test_features_equal_the_reference(tmp_path, checkpoint, pixels, choices, slo
         slopes, REGISTERS, wrap=choices.get("alibi_wrap", True), normalize=choices.get("alibi_normalize", True)
     )
     expected = reference_forward(timm_tensors(), pixels, [bias] * DEPTH)
-    torch.testing.assert_close(tokens.double(), expected, atol=2e-5, rtol=0)
+    assert_close(tokens, expected, 2e-5, ROUNDING)
 
 
 def test_learned_slopes_are_recognised_and_equal_the_reference(tmp_path, pixels):
@@ -162,7 +164,7 @@ def test_learned_slopes_are_recognised_and_equal_the_reference(tmp_path, pixels)
         reference_bias(tensors[f"blocks.{index}.attn.m"].flatten().tolist(), REGISTERS, wrap=True, normalize=True)
         for index in range(DEPTH)
     ]
-    torch.testing.assert_close(tokens.double(), reference_forward(tensors, pixels, biases), atol=2e-5, rtol=0)
+    assert_close(tokens, reference_forward(tensors, pixels, biases), 2e-5, ROUNDING)
 
 
 def test_a_model_without_registers_equals_the_reference(pixels):
@@ -172,7 +174,7 @@ def test_a_model_without_registers_equals_the_reference(pixels):
     with torch.no_grad():
         tokens = model(pixels).last_hidden_state
     bias = reference_bias([1.0, 1.0], 0, wrap=True, normalize=True)
-    torch.testing.assert_close(tokens.double(), reference_forward(tensors, pixels, [bias] * DEPTH), atol=2e-5, rtol=0)
+    assert_close(tokens, reference_forward(tensors, pixels, [bias] * DEPTH), 2e-5, ROUNDING)
 
 
 def test_the_architecture_is_read_from_the_shapes(checkpoint, tmp_path):
