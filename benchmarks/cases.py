@@ -35,7 +35,9 @@ class Setting:
 
 def build_model(case: str, setting: Setting) -> PreTrainedModel:
     """The model of a case, in evaluation mode; all cases of a setting have the same random weights."""
+    # Wider than usual, so that attention prefers some tokens to others and a wrong bias shows in the features.
     fields: dict[str, Any] = {
+        "initializer_range": 0.1,
         "hidden_size": setting.width,
         "num_hidden_layers": setting.layers,
         "num_attention_heads": setting.width // HEAD_DIM,
@@ -58,17 +60,23 @@ def build_model(case: str, setting: Setting) -> PreTrainedModel:
 
 
 def attention_bytes(case: str, setting: Setting) -> int:
-    """Memory of what grows with the square of the tokens and is alive at once, by the shapes.
+    """Memory for logits, masks and biases that are alive at the same time, by their shapes.
 
-    SDPA's kernel holds none of it, and our mask is one per grid for all heads, layers and images. Eager attention holds
-    two of the logits, their sum with the mask and the softmax, `(B, heads, tokens, tokens)`; the reference way has a
-    bias per head besides.
+    Stock SDPA forms none of them. Ours with SDPA has one mask per grid, `(tokens, tokens)`, for all heads, layers and
+    images; in blocks it has one block's bias and two steps on the way to it. Eager attention has two tensors of
+    `(B, heads, tokens, tokens)` at once, such as the logits and their sum with the mask; the reference way has a bias
+    per head, `(heads, tokens, tokens)`, besides.
     """
     heads = setting.width // HEAD_DIM
     square = ((setting.size // PATCH) ** 2 + 1 + REGISTERS) ** 2 * DTYPES[setting.dtype].itemsize
-    logits = 2 * setting.batch * heads
-    squares = {"stock": 0, "sdpa": 1, BLOCKWISE: 0, "eager": logits + 1, "reference": logits + heads + 1}
-    return squares[case] * square + (min(BLOCK_BYTES, square) if case == BLOCKWISE else 0)
+    logits = 2 * setting.batch * heads * square
+    return {
+        "stock": 0,
+        "sdpa": square,
+        BLOCKWISE: 3 * min(BLOCK_BYTES, square),
+        "eager": logits + square,
+        "reference": logits + (heads + 1) * square,
+    }[case]
 
 
 class ReferenceAttention(Dinov2AlibiAttention):

@@ -21,7 +21,7 @@ import os
 import platform
 import statistics
 import time
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
@@ -172,6 +172,20 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def comparisons(options: Namespace) -> list[tuple[Setting, tuple[str, ...]]]:
+    """What to compare with what."""
+    model = {"layers": options.layers, "width": options.width}
+    if not options.huge:
+        return [(Setting(*each, **model), CASES) for each in product(options.sizes, options.batches, options.dtypes)]
+    half = max(options.huge // 2 // PATCH, 1) * PATCH
+    return [(Setting(options.huge, **model), (BLOCKWISE,)), (Setting(half, **model), ("sdpa", BLOCKWISE))]
+
+
+def number_of_runs(cases: tuple[str, ...], repeats: int) -> int:
+    """Forward passes of a comparison: one per case for the memory, and the turns if there are several."""
+    return len(cases) * (1 if len(cases) == 1 else repeats + 2)
+
+
 def main() -> None:
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[224, 518, 1022], help="sides in pixels")
@@ -185,25 +199,25 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=384, help=f"a multiple of {HEAD_DIM}")
     parser.add_argument("--output", type=Path, help="JSON file")
     options = parser.parse_args()
-    model = {"layers": options.layers, "width": options.width}
-    jobs: list[tuple[Setting, tuple[str, ...]]]
-    jobs = [(Setting(*each, **model), CASES) for each in product(options.sizes, options.batches, options.dtypes)]
-    if options.huge:
-        half = options.huge // 2 // PATCH * PATCH
-        jobs = [(Setting(options.huge, **model), (BLOCKWISE,)), (Setting(half, **model), ("sdpa", BLOCKWISE))]
+    sides = [options.huge] if options.huge else options.sizes
+    if any(side < PATCH or side % PATCH for side in sides) or options.width % HEAD_DIM or options.repeats < 1:
+        parser.error(
+            f"sizes {sides} must be multiples of {PATCH}, width {options.width} of {HEAD_DIM}, repeats "
+            f"{options.repeats} at least 1"
+        )
     try:
         record = read_record(options.output, {"machine": machine_facts(), "repeats": options.repeats})
     except ValueError as error:
         parser.error(str(error))
-    total = sum(len(cases) * (1 if len(cases) == 1 else options.repeats + 2) for _, cases in jobs)
-    with tqdm(total=total, unit="run") as bar:
-        for setting, cases in jobs:
-            key = f"{setting} {', '.join(cases)}"
-            if key not in record["comparisons"]:
-                record["comparisons"][key] = compare(setting, cases, options.repeats, bar)
-                if options.output:
-                    write_json(options.output, record)
-    print(table([row for rows in record["comparisons"].values() for row in rows]))
+    done = record["comparisons"]
+    jobs = {f"{setting}: {', '.join(cases)}": (setting, cases) for setting, cases in comparisons(options)}
+    jobs = {key: job for key, job in jobs.items() if key not in done}
+    with tqdm(total=sum(number_of_runs(cases, options.repeats) for _, cases in jobs.values()), unit="run") as bar:
+        for key, (setting, cases) in jobs.items():
+            done[key] = compare(setting, cases, options.repeats, bar)
+            if options.output:
+                write_json(options.output, record)
+    print(table([row for rows in done.values() for row in rows]))
 
 
 if __name__ == "__main__":

@@ -12,12 +12,13 @@ import shutil
 from pathlib import Path
 
 import torch
+from transformers import AutoConfig, PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
 import modeling_alibi_dinov2
 from common.files import new_folder, require_new_folder, sha256_of, write_json
 from evaluation.card import read_records, render_card
-from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor, Dinov2AlibiModel
+from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor
 
 AUTO_MAP = {
     "AutoConfig": "configuration_alibi_dinov2.Dinov2AlibiConfig",
@@ -46,7 +47,7 @@ def export(
     """Write a Hub folder.
 
     Args:
-        student: folder of an ALiBi-DINOv2 model with its image processor.
+        student: folder of an ALiBi-DINOv2 model, with or without a head, and its image processor.
         output: folder to make; its name is the model's name in the card.
         records: folder with the result records of the model and of those it is compared with.
         teacher, images: what the model was distilled from and on, in words, for the card.
@@ -57,7 +58,8 @@ def export(
         ValueError: no record belongs to these weights, or the exported model differs from the student.
     """
     require_new_folder(output)
-    model = Dinov2AlibiModel.from_pretrained(student)
+    model_class = class_of(student)
+    model = model_class.from_pretrained(student)
     processor = Dinov2AlibiImageProcessor.from_pretrained(student)
     model.config.auto_map = AUTO_MAP
     processor.auto_map = {"AutoImageProcessor": AUTO_MAP["AutoImageProcessor"]}
@@ -74,7 +76,19 @@ def export(
             Path(output).name, sha256_of(folder / SAFE_WEIGHTS_NAME), measured, teacher, images, base_model
         )
         (folder / "README.md").write_text(card, encoding="utf-8")
-        require_equal(Dinov2AlibiModel.from_pretrained(folder), model)
+        require_equal(model_class.from_pretrained(folder), model)
+
+
+def class_of(folder: str | Path) -> type[PreTrainedModel]:
+    """The class that a folder's model was saved from: the bare model, or one with a head.
+
+    Raises:
+        ValueError: it is no class of this package.
+    """
+    (architecture,) = AutoConfig.from_pretrained(folder).architectures or [None]
+    if architecture not in modeling_alibi_dinov2.__all__:
+        raise ValueError(f"{folder} holds a {architecture}; only ALiBi-DINOv2 models can be exported.")
+    return getattr(modeling_alibi_dinov2, architecture)
 
 
 def require_equal(reloaded: torch.nn.Module, model: torch.nn.Module) -> None:

@@ -3,6 +3,8 @@
 
     python -m training.import_dino_saw --checkpoint alibi_dv2_vits14_reg4.pth --output alibi-dinov2
 
+The folder loads with `Dinov2AlibiModel.from_pretrained`; `training.export` makes a Hub folder of it.
+
 A checkpoint is the plain state dict of timm's `vit_small_patch14_reg4_dinov2`, without a configuration: whether the
 distances were wrapped and normalised, and whether a model without learned slopes has constant ones or no bias at all,
 is for its user to know and to choose here. The defaults are those of the published `alibi_…` models; for `nope_…` give

@@ -16,16 +16,24 @@ from common.files import write_json
 from evaluation.features import load_backbone
 from evaluation.noise import noise_images
 from evaluation.records import Stopwatch, describe_images, make_record
-from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor, Dinov2AlibiModel
+from modeling_alibi_dinov2 import (
+    Dinov2AlibiForImageClassification,
+    Dinov2AlibiForSemanticSegmentation,
+    Dinov2AlibiImageProcessor,
+    Dinov2AlibiModel,
+)
+from tests.comparison import assert_close
 from training.export import export, package_files
 
 # Run in a new process whose import system no longer knows the repository, installed in editable mode though it may be.
-STRANGER = """
+FORGET = """
 import sys
 sys.path[:] = [path for path in sys.path if path != sys.argv[1]]
 sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in repr(finder)]
 import importlib.util
 assert importlib.util.find_spec("modeling_alibi_dinov2") is None
+"""
+STRANGER = """
 import numpy as np
 import torch
 from PIL import Image
@@ -65,22 +73,20 @@ def hub_folder(tmp_path, student_folder, teacher_folder):
     return tmp_path / "hub"
 
 
+def run_as_stranger(script: str, folder, *arguments) -> None:
+    """Run a script in a process of its own; it finds the repository's path and the arguments in `sys.argv`."""
+    repository = str(package_files()[0].parents[1])
+    environment = os.environ | {"HF_MODULES_CACHE": str(folder / "modules"), "HF_HUB_OFFLINE": "1"}
+    environment.pop("PYTHONPATH", None)
+    command = [sys.executable, "-c", FORGET + script, repository, *map(str, arguments)]
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
 def test_stranger_loads_it_bit_for_bit(hub_folder, student_folder, tmp_path):
     image = noise_images(1, 64)[0]
     image.save(tmp_path / "image.png")
-    repository = str(package_files()[0].parents[1])
-    environment = os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
-    environment.pop("PYTHONPATH", None)
-    arguments = [repository, str(hub_folder), str(tmp_path / "image.png"), str(tmp_path / "stranger.npz")]
-    result = subprocess.run(
-        [sys.executable, "-c", STRANGER, *arguments],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
+    run_as_stranger(STRANGER, tmp_path, hub_folder, tmp_path / "image.png", tmp_path / "stranger.npz")
     pixels = Dinov2AlibiImageProcessor.from_pretrained(student_folder)(image, return_tensors="pt")
     with torch.no_grad():
         expected = Dinov2AlibiModel.from_pretrained(student_folder)(**pixels).last_hidden_state.numpy()
@@ -88,6 +94,44 @@ def test_stranger_loads_it_bit_for_bit(hub_folder, student_folder, tmp_path):
     np.testing.assert_array_equal(found["tokens"], expected)
     # The pipeline passes through Python floats.
     np.testing.assert_allclose(found["pipeline"], expected, rtol=1e-6)
+
+
+def test_stranger_loads_models_with_heads(tmp_path, tiny_model, random_pixels):
+    heads = {
+        "AutoModelForSemanticSegmentation": Dinov2AlibiForSemanticSegmentation,
+        "AutoModelForImageClassification": Dinov2AlibiForImageClassification,
+    }
+    pixels = random_pixels(1, 3, 4)
+    np.save(tmp_path / "pixels.npy", pixels.numpy())
+    expected = {}
+    for auto_class, head in heads.items():
+        model = tiny_model(head, num_labels=5)
+        model.save_pretrained(tmp_path / auto_class)
+        Dinov2AlibiImageProcessor(do_center_crop=False).save_pretrained(tmp_path / auto_class)
+        export(tmp_path / auto_class, tmp_path / f"hub-{auto_class}", None, "a tiny teacher", "no images")
+        with torch.no_grad():
+            expected[auto_class] = model(pixels).logits.numpy()
+    script = """
+import numpy as np
+import torch
+import transformers
+
+folder, *names = sys.argv[2:]
+pixels = torch.from_numpy(np.load(f"{folder}/pixels.npy"))
+for name in names:
+    model = getattr(transformers, name).from_pretrained(f"{folder}/hub-{name}", trust_remote_code=True)
+    with torch.no_grad():
+        np.save(f"{folder}/{name}.npy", model(pixels).logits.numpy())
+"""
+    run_as_stranger(script, tmp_path, tmp_path, *heads)
+    for auto_class, logits in expected.items():
+        reason = "kernels round by where in memory the weights lie"
+        assert_close(np.load(tmp_path / f"{auto_class}.npy"), logits, 1e-5, reason)
+
+
+def test_model_of_another_family_is_refused(tmp_path, teacher_folder):
+    with pytest.raises(ValueError, match="holds a Dinov2WithRegistersModel; only ALiBi-DINOv2 models"):
+        export(teacher_folder, tmp_path / "hub", None, "t", "i")
 
 
 def test_folder_holds_all_that_reaches_the_hub(hub_folder):
