@@ -1,1 +1,0 @@
-from common.files import new_folder  # noqa: F401
