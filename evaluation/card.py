@@ -38,6 +38,8 @@ def read_record(path: Path) -> dict[str, Any]:
     record = json.loads(path.read_text(encoding="utf-8"))
     required = ("task", "metrics", "dataset", "model", "parameters", "seed", "versions", "device", "dtype", "seconds")
     missing = [name for name in required if name not in record]
+    if not missing and record["task"] not in HEADLINES:
+        raise ValueError(f"{path} is of the task {record['task']!r}; a table knows {', '.join(HEADLINES)}.")
     if missing:
         raise ValueError(f"{path} is no complete result record: it lacks {', '.join(missing)}. Measure it again.")
     return record

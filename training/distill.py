@@ -142,13 +142,17 @@ def distill(config: DistillationConfig) -> Path:
     start, checkpoint = prepare_run(config)
     run = Path(str(config.output))
     accelerator = make_accelerator(config)
+    accelerator.wait_for_everyone()  # until all have looked at the folder, nobody writes to it
     set_seed(config.seed)
     teacher = load_teacher(str(config.teacher))
     student = load_student(config, teacher)
     teacher_processor = AutoImageProcessor.from_pretrained(config.teacher, backend="pil")
     processor = student_processor(teacher_processor, student.config.patch_shape[0])
-    channels = choose_zero_channels(config, teacher.config.hidden_size, held_out)
-    if accelerator.is_main_process and start == 0:
+    if config.resume:
+        channels = json.loads((run / "config.json").read_text(encoding="utf-8"))["zeroed_channels"]
+    else:
+        channels = choose_zero_channels(config, teacher.config.hidden_size, held_out)
+    if accelerator.is_main_process and not config.resume:
         write_json(run / "config.json", asdict(config) | {"zeroed_channels": channels})
         print(f"{len(images)} images, {len(held_out)} held out; teacher channels put to zero: {channels or 'none'}")
     accelerator.wait_for_everyone()

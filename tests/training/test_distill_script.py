@@ -2,11 +2,12 @@
 """The script as users run it: started by Accelerate, killed, resumed, and given wrong input."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -105,3 +106,18 @@ def test_run_in_the_folder_is_kept(tiny_distillation, tmp_path, change, options,
     assert message in output
     assert "Traceback" not in output.split("distill: ")[0]
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+
+
+def test_resume_without_a_checkpoint_begins_again_with_the_recorded_channels(tiny_distillation, tmp_path):
+    config = tiny_distillation()
+    distill(config)
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    weights = (tmp_path / "run" / "student" / "model.safetensors").read_bytes()
+    shutil.rmtree(tmp_path / "run" / "student")
+    distill(replace(config, resume=True))
+    assert (tmp_path / "run" / "student" / "model.safetensors").read_bytes() == weights
+
+
+def test_nothing_to_resume_is_an_error(tiny_distillation):
+    with pytest.raises(FileNotFoundError, match="holds no run to resume"):
+        distill(tiny_distillation(resume=True))
