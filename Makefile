@@ -104,5 +104,5 @@ $(OLDEST)/installed: pyproject.toml constraints.txt
 	touch $@
 
 test-oldest: $(OLDEST)/installed $(VENV)/installed
-	$(OLDEST)/bin/python -m pytest tests/modeling
+	$(OLDEST)/bin/python -m pytest
 	$(BIN)/python -m pytest tests/test_compatibility.py

@@ -112,15 +112,20 @@ def save_student(teacher_name: str, output: str | Path, **bias) -> None:
         require_teacher_weights(Dinov2AlibiModel.from_pretrained(folder), teacher)
 
 
+def add_bias_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options for the choices of bias, the slopes apart."""
+    parser.add_argument("--position-encoding", choices=POSITION_ENCODINGS, default="alibi")
+    parser.add_argument("--alibi-metric", choices=METRICS, default="euclidean")
+    parser.add_argument("--alibi-wrap", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--alibi-normalize", action=argparse.BooleanOptionalAction, default=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--teacher", required=True, help="Hub id or folder of a DINOv2, with or without registers")
     parser.add_argument("--output", required=True, type=Path, help="folder to make")
-    parser.add_argument("--position-encoding", choices=POSITION_ENCODINGS, default="alibi")
-    parser.add_argument("--alibi-metric", choices=METRICS, default="euclidean")
     parser.add_argument("--alibi-slopes", choices=SLOPES, default="constant")
-    parser.add_argument("--alibi-wrap", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--alibi-normalize", action=argparse.BooleanOptionalAction, default=True)
+    add_bias_arguments(parser)
     parser.add_argument("--seed", type=int, default=0, help="for learned slopes, which start at random")
     arguments = vars(parser.parse_args())
     teacher, output, seed = (arguments.pop(name) for name in ("teacher", "output", "seed"))

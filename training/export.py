@@ -11,12 +11,12 @@ import argparse
 import shutil
 from pathlib import Path
 
-import torch
 from transformers import AutoConfig, PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
 import modeling_alibi_dinov2
 from common.files import new_folder, require_new_folder, sha256_of, write_json
+from common.models import require_same_tensors
 from evaluation.card import read_records, render_card
 from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor
 
@@ -76,7 +76,7 @@ def export(
             Path(output).name, sha256_of(folder / SAFE_WEIGHTS_NAME), measured, teacher, images, base_model
         )
         (folder / "README.md").write_text(card, encoding="utf-8")
-        require_equal(model_class.from_pretrained(folder), model)
+        require_same_tensors(model_class.from_pretrained(folder), model, "The exported model")
 
 
 def class_of(folder: str | Path) -> type[PreTrainedModel]:
@@ -89,15 +89,6 @@ def class_of(folder: str | Path) -> type[PreTrainedModel]:
     if architecture not in modeling_alibi_dinov2.__all__:
         raise ValueError(f"{folder} holds a {architecture}; only ALiBi-DINOv2 models can be exported.")
     return getattr(modeling_alibi_dinov2, architecture)
-
-
-def require_equal(reloaded: torch.nn.Module, model: torch.nn.Module) -> None:
-    """Raise a `ValueError` unless two models have the same tensors, bit for bit."""
-    found, expected = reloaded.state_dict(), model.state_dict()
-    differing = [name for name in expected if name not in found or not torch.equal(found[name], expected[name])]
-    if differing or len(found) != len(expected):
-        differing += sorted(set(found) - set(expected))
-        raise ValueError(f"The exported model differs from the student in {', '.join(differing)}.")
 
 
 def main() -> None:

@@ -20,8 +20,10 @@ from pathlib import Path
 import torch
 
 from common.files import new_folder, require_new_folder, sha256_of
+from common.models import require_same_tensors
 from modeling_alibi_dinov2 import Dinov2AlibiConfig, Dinov2AlibiImageProcessor, Dinov2AlibiModel
-from modeling_alibi_dinov2.configuration_alibi_dinov2 import METRICS, POSITION_ENCODINGS, SLOPES
+from modeling_alibi_dinov2.configuration_alibi_dinov2 import SLOPES
+from training.create_student import add_bias_arguments
 
 HEAD_DIM = 64  # of every DINOv2
 # A checkpoint is saved from the transformer itself, or from a wrapper that calls it `model` (early) or `vit`.
@@ -287,20 +289,6 @@ def build_model(tensors: Mapping[str, torch.Tensor], **bias) -> Dinov2AlibiModel
     return model.eval()
 
 
-def require_equal(reloaded: Dinov2AlibiModel, model: Dinov2AlibiModel) -> None:
-    """Raise a `ValueError` unless the two models have the same tensors, bit for bit, and the same bias."""
-    found, expected = reloaded.state_dict(), model.state_dict()
-    differing = sorted(found.keys() ^ expected.keys()) + [
-        name
-        for name in found.keys() & expected.keys()
-        if found[name].dtype != expected[name].dtype or not torch.equal(found[name], expected[name])
-    ]
-    fields = ("position_encoding", "alibi_metric", "alibi_wrap", "alibi_normalize", "alibi_slopes")
-    differing += [field for field in fields if getattr(reloaded.config, field) != getattr(model.config, field)]
-    if differing:
-        raise ValueError(f"The saved model differs from the checkpoint in {shortened(differing)}; nothing was kept.")
-
-
 def import_checkpoint(checkpoint: str | Path, output: str | Path, **bias) -> Dinov2AlibiModel:
     """Checkpoint -> model folder with weights, configuration and image processor, verified by reloading.
 
@@ -322,7 +310,7 @@ def import_checkpoint(checkpoint: str | Path, output: str | Path, **bias) -> Din
     with new_folder(output) as folder:
         model.save_pretrained(folder)
         Dinov2AlibiImageProcessor(patch_size=model.config.patch_shape[0]).save_pretrained(folder)
-        require_equal(Dinov2AlibiModel.from_pretrained(folder), model)
+        require_same_tensors(Dinov2AlibiModel.from_pretrained(folder), model, "The saved model")
     return model
 
 
@@ -330,11 +318,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", required=True, type=Path, help="the authors' .pth file")
     parser.add_argument("--output", required=True, type=Path, help="folder to make")
-    parser.add_argument("--position-encoding", choices=POSITION_ENCODINGS, default="alibi")
-    parser.add_argument("--alibi-metric", choices=METRICS, default="euclidean")
     parser.add_argument("--alibi-slopes", choices=SLOPES, help="by default learned if the checkpoint has slopes")
-    parser.add_argument("--alibi-wrap", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--alibi-normalize", action=argparse.BooleanOptionalAction, default=True)
+    add_bias_arguments(parser)
     arguments = vars(parser.parse_args())
     checkpoint, output = arguments.pop("checkpoint"), arguments.pop("output")
     try:

@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checking models against each other."""
+
+import torch
+from torch import nn
+
+
+def require_same_tensors(found: nn.Module, expected: nn.Module, what: str) -> None:
+    """Raise a `ValueError` unless two models have the same tensors: names, dtypes and every bit.
+
+    Args:
+        what: what `found` is, for the message.
+    """
+    tensors, wanted = found.state_dict(), expected.state_dict()
+    differing = sorted(tensors.keys() ^ wanted.keys()) + [
+        name
+        for name in sorted(tensors.keys() & wanted.keys())
+        if tensors[name].dtype != wanted[name].dtype or not torch.equal(tensors[name], wanted[name])
+    ]
+    if differing:
+        raise ValueError(f"{what} differs from what was to be saved in {', '.join(differing)}; nothing was kept.")
