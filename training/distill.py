@@ -149,11 +149,18 @@ def distill(config: DistillationConfig) -> Path:
     teacher_processor = AutoImageProcessor.from_pretrained(config.teacher, backend="pil")
     processor = student_processor(teacher_processor, student.config.patch_shape[0])
     if config.resume:
-        channels = json.loads((run / "config.json").read_text(encoding="utf-8"))["zeroed_channels"]
+        saved = json.loads((run / "config.json").read_text(encoding="utf-8"))
+        channels = saved["zeroed_channels"]
+        if saved["processes"] != accelerator.num_processes:
+            raise ValueError(
+                f"The run was started with {saved['processes']} processes and cannot go on with "
+                f"{accelerator.num_processes}: a checkpoint holds the random state of each. Pass the old number."
+            )
     else:
         channels = choose_zero_channels(config, teacher.config.hidden_size, held_out)
     if accelerator.is_main_process and not config.resume:
-        write_json(run / "config.json", asdict(config) | {"zeroed_channels": channels})
+        facts = {"zeroed_channels": channels, "processes": accelerator.num_processes}
+        write_json(run / "config.json", asdict(config) | facts)
         print(f"{len(images)} images, {len(held_out)} held out; teacher channels put to zero: {channels or 'none'}")
     accelerator.wait_for_everyone()
     distillation = Distillation(

@@ -119,7 +119,10 @@ class Distillation:
         self.keep = torch.ones(teacher.config.hidden_size, device=accelerator.device)
         self.keep[zero_channels] = 0
         self.teacher = teacher.to(accelerator.device).eval().requires_grad_(False)
-        optimizer = torch.optim.AdamW(student.parameters(), lr=0.0, weight_decay=config.weight_decay)
+        # No patch is hidden, so the mask token gets no gradient, for which several processes would wait in vain.
+        student.embeddings.mask_token.requires_grad_(False)
+        trainable = [parameter for parameter in student.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(trainable, lr=0.0, weight_decay=config.weight_decay)
         self.student, self.optimizer = accelerator.prepare(student, optimizer)
         batches = validation_pixels.to(accelerator.device).split(VALIDATION_BATCH)
         self.validation = [(pixels, self.target(pixels)) for pixels in batches]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The script as users run it: started by Accelerate, killed, resumed, and given wrong input."""
 
+import json
 import os
 import shutil
 import signal
@@ -24,9 +25,11 @@ def launch(config, *options: str, processes: int = 1, **kwargs) -> subprocess.Po
     """Start the script with a configuration file."""
     path = Path(config.output).with_suffix(".json")
     write_json(path, asdict(config))
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
+    # With --cpu Accelerate starts a single process, whatever number is asked for; several need its other launcher.
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes)]
+    command += ["--multi_gpu"] if processes > 1 else ["--cpu"]
     command += ["training/distill.py", "--config", str(path), *options]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true"}
     return subprocess.Popen(
         command,
         cwd=REPOSITORY,
@@ -86,6 +89,7 @@ def test_two_processes_give_the_loss_curve_of_one(tiny_distillation, tmp_path):
     for processes in (1, 2):
         config = tiny_distillation(stages=stages, output=str(tmp_path / f"run-{processes}"), checkpoint_every=8)
         finished(launch(config, processes=processes))
+        assert json.loads((Path(config.output) / "config.json").read_text())["processes"] == processes
         curves.append([entry["loss"] for entry in comparable(Path(config.output)) if "loss" in entry])
     # Half batches are summed in another order, and Adam divides small gradients by their own size.
     assert curves[0] == pytest.approx(curves[1], rel=2e-3)
@@ -121,3 +125,12 @@ def test_resume_without_a_checkpoint_begins_again_with_the_recorded_channels(tin
 def test_nothing_to_resume_is_an_error(tiny_distillation):
     with pytest.raises(FileNotFoundError, match="holds no run to resume"):
         distill(tiny_distillation(resume=True))
+
+
+def test_resume_with_another_number_of_processes_is_refused(tiny_distillation, tmp_path):
+    config = tiny_distillation()
+    distill(config)
+    path = tmp_path / "run" / "config.json"
+    write_json(path, json.loads(path.read_text()) | {"processes": 4})
+    with pytest.raises(ValueError, match="started with 4 processes and cannot go on with 1"):
+        distill(replace(config, resume=True))
