@@ -13,6 +13,7 @@ import sys
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -114,34 +115,40 @@ def save_student(student: Dinov2AlibiModel, folder: Path, processor: Dinov2Alibi
         processor.save_pretrained(temporary)
 
 
-def prepare_run(config: DistillationConfig) -> tuple[int, Path | None]:
-    """The step to start from and the checkpoint to load.
+def prepare_run(config: DistillationConfig, processes: int) -> tuple[int, Path | None, dict[str, Any]]:
+    """The step to start from, the checkpoint to load, and what a run to resume has recorded of itself.
 
     Raises:
         FileExistsError: the folder holds a run that is not to be resumed.
         FileNotFoundError: there is no run to resume.
-        ValueError: the run to resume has another configuration.
+        ValueError: the run to resume has another configuration or number of processes.
     """
     run = Path(str(config.output))
     if not config.resume:
         if (run / "config.json").exists():
             raise FileExistsError(f"{run} holds a run. Pass --resume to go on with it, or choose another folder.")
         require_new_folder(run)
-        return 0, None
+        return 0, None, {}
     if not (run / "config.json").exists():
         raise FileNotFoundError(f"{run} holds no run to resume; start one without --resume.")
-    require_same(config, json.loads((run / "config.json").read_text(encoding="utf-8")))
+    saved = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    require_same(config, saved)
+    if saved["processes"] != processes:
+        raise ValueError(
+            f"The run was started with {saved['processes']} processes and cannot go on with {processes}: a checkpoint "
+            "holds the random state of each. Pass the old number."
+        )
     checkpoints = find_checkpoints(run)
-    return checkpoints[-1] if checkpoints else (0, None)
+    return *(checkpoints[-1] if checkpoints else (0, None)), saved
 
 
 def distill(config: DistillationConfig) -> Path:
     """Run, or resume, a distillation; returns the folder of the finished student."""
     images, held_out = split_images(config)
     config = config.with_steps(len(images))
-    start, checkpoint = prepare_run(config)
     run = Path(str(config.output))
     accelerator = make_accelerator(config)
+    start, checkpoint, saved = prepare_run(config, accelerator.num_processes)
     accelerator.wait_for_everyone()  # until all have looked at the folder, nobody writes to it
     set_seed(config.seed)
     teacher = load_teacher(str(config.teacher))
@@ -149,13 +156,7 @@ def distill(config: DistillationConfig) -> Path:
     teacher_processor = AutoImageProcessor.from_pretrained(config.teacher, backend="pil")
     processor = student_processor(teacher_processor, student.config.patch_shape[0])
     if config.resume:
-        saved = json.loads((run / "config.json").read_text(encoding="utf-8"))
         channels = saved["zeroed_channels"]
-        if saved["processes"] != accelerator.num_processes:
-            raise ValueError(
-                f"The run was started with {saved['processes']} processes and cannot go on with "
-                f"{accelerator.num_processes}: a checkpoint holds the random state of each. Pass the old number."
-            )
     else:
         channels = choose_zero_channels(config, teacher.config.hidden_size, held_out)
     if accelerator.is_main_process and not config.resume:
