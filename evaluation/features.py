@@ -81,28 +81,50 @@ def preprocess(backbone: Backbone, images: Sequence[Image.Image], size: int) -> 
 
 
 @torch.inference_mode()
-def patch_features(backbone: Backbone, pixel_values: torch.Tensor) -> np.ndarray:
+def patch_features(backbone: Backbone, pixel_values: torch.Tensor, layers: Sequence[int] | None = None) -> np.ndarray:
     """Pixels `(B, 3, H, W)` -> normalised patch tokens of the last layer `(B, h, w, D)`, float32.
 
+    Args:
+        backbone: from `load_backbone`.
+        pixel_values: from `preprocess`.
+        layers: numbers of hidden states, 0 for the embeddings and `n` for the output of the n-th layer; the result is
+            `(len(layers), B, h, w, D)` then, without the final normalisation, from one forward pass.
+
     Raises:
-        ValueError: the model gives fewer tokens than there are patches, or features that are not finite.
+        ValueError: the model gives fewer tokens than there are patches, or features that are not finite, or has no
+            such layer.
     """
     rows, columns = (side // patch for side, patch in zip(pixel_values.shape[-2:], patch_shape(backbone), strict=True))
-    tokens = backbone.model(pixel_values=pixel_values).last_hidden_state
-    if tokens.ndim != 3 or tokens.shape[1] < rows * columns:
-        raise ValueError(
-            f"{backbone.source} gave an output of shape {tuple(tokens.shape)} for {rows}×{columns} patches; dense "
-            "features need one token per patch."
-        )
+    if layers is None:
+        states = [backbone.model(pixel_values=pixel_values).last_hidden_state]
+    else:
+        hidden_states = backbone.model(pixel_values=pixel_values, output_hidden_states=True).hidden_states
+        if not all(0 <= layer < len(hidden_states) for layer in layers):
+            raise ValueError(
+                f"Layers {list(layers)} were asked for; {backbone.source} has 0 to {len(hidden_states) - 1}."
+            )
+        states = [hidden_states[layer] for layer in layers]
+    for tokens in states:
+        if tokens.ndim != 3 or tokens.shape[1] < rows * columns:
+            raise ValueError(
+                f"{backbone.source} gave an output of shape {tuple(tokens.shape)} for {rows}×{columns} patches; dense "
+                "features need one token per patch."
+            )
     # Prefix tokens come first, however many the model has.
-    features = tokens[:, -rows * columns :].unflatten(1, (rows, columns)).float().cpu().numpy()
+    maps = [tokens[:, -rows * columns :].unflatten(1, (rows, columns)).float().cpu().numpy() for tokens in states]
+    features = maps[0] if layers is None else np.stack(maps)
     if not np.isfinite(features).all():
         raise ValueError(f"{backbone.source} gave features that are NaN or infinite; check its weights and precision.")
     return features
 
 
 def dense_features(
-    backbone: Backbone, images: Iterable[Image.Image], size: int, batch_size: int = 1, progress: bool = False
+    backbone: Backbone,
+    images: Iterable[Image.Image],
+    size: int,
+    batch_size: int = 1,
+    progress: bool = False,
+    layers: Sequence[int] | None = None,
 ) -> Iterator[np.ndarray]:
     """Images -> dense features, one `(h, w, D)` float32 array per image, in order.
 
@@ -112,10 +134,12 @@ def dense_features(
         size: shortest side in pixels at which the model sees them.
         batch_size: images per forward pass.
         progress: whether to show a bar.
+        layers: as in `patch_features`; arrays are `(len(layers), h, w, D)` then.
     """
     bar = tqdm(desc=f"features of {backbone.name}", unit="img", disable=not progress)
     remaining = iter(images)
     while group := list(islice(remaining, batch_size)):
-        yield from patch_features(backbone, preprocess(backbone, group, size))
+        features = patch_features(backbone, preprocess(backbone, group, size), layers)
+        yield from features if layers is None else features.swapaxes(0, 1)
         bar.update(len(group))
     bar.close()

@@ -66,6 +66,22 @@ def test_batches_give_the_same_as_single_images(saved, tiny_model):
     np.testing.assert_allclose(batched, single, atol=1e-5)
 
 
+def test_layers_are_the_hidden_states_of_one_forward_pass(saved, tiny_model):
+    model = tiny_model(num_register_tokens=4)
+    backbone = load_backbone(saved(model))
+    images = noise_images(3, 56)
+    maps = list(dense_features(backbone, images, 56, batch_size=2, layers=[0, 2]))
+    with torch.no_grad():
+        states = model(preprocess(backbone, images[2:], 56), output_hidden_states=True).hidden_states
+    assert len(maps) == 3
+    assert maps[2].shape == (2, 4, 4, 48)
+    for found, layer in zip(maps[2], (0, 2), strict=True):
+        # The model's own pass runs in another mode and may lie elsewhere in memory.
+        np.testing.assert_allclose(found.reshape(-1, 48), states[layer][0, 5:].numpy(), atol=1e-6)
+    with pytest.raises(ValueError, match=r"Layers \[9\] .* has 0 to \d"):
+        patch_features(backbone, preprocess(backbone, images, 56), layers=[9])
+
+
 def test_features_that_are_not_finite_are_refused(saved, tiny_model):
     model = tiny_model()
     torch.nn.init.constant_(model.layernorm.weight, float("nan"))
