@@ -13,8 +13,13 @@ from typing import Any
 
 
 @contextmanager
-def new_file(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary name in the same folder; on success rename it to `path`, on an error remove it."""
+def new_file(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
+    """Yield a temporary name in the same folder; on success rename it to `path`, on an error remove it.
+
+    Args:
+        path: the final name.
+        durable: whether to wait until the bytes are on the disk; not needed for what can be computed again.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
@@ -22,7 +27,8 @@ def new_file(path: str | Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        sync(temporary)
+        if durable:
+            sync(temporary)
         temporary.chmod(0o666 & ~current_umask())
         temporary.replace(path)
     finally:

@@ -2,7 +2,7 @@
 """Configuration of a distillation: dataclasses, read from a JSON file and the command line."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,11 @@ from typing import Any
 from transformers import HfArgumentParser
 
 from training.crops import CROPS, CropRule
+from training.target import TokenWeights
 
 # What may differ between a run and its resumption: nothing that changes a weight.
 FREE_ON_RESUME = frozenset({"resume", "output", "checkpoint_every", "keep_checkpoints", "log_every", "workers"})
+STAGE_FIELDS = {"epochs": float, "learning_rate": float, "layer_weight": float, "images": str}  # the others are int
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,9 @@ class Stage:
         batch_size: images per optimiser step, all processes and accumulated batches together.
         learning_rate: peak of the schedule: linear warm-up, then half a cosine down to 0.
         warmup_steps: steps of the warm-up.
+        layer_weight: what the configuration's `layers` count together, beside the patch tokens' 1. They guide the
+            student early on; towards the end what is left of their weight is taken from what is asked for.
+        images: images of this stage, as in the configuration, if they are not the run's.
     """
 
     size: int
@@ -34,6 +39,8 @@ class Stage:
     batch_size: int = 32
     learning_rate: float = 4e-5
     warmup_steps: int = 50
+    layer_weight: float = 1.0
+    images: str | None = None
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):
@@ -45,6 +52,8 @@ class Stage:
             raise ValueError(f"A stage has epochs {self.epochs}; it must be positive.")
         if not self.learning_rate > 0:
             raise ValueError(f"A stage has learning_rate {self.learning_rate}; it must be positive, such as 4e-5.")
+        if not 0 <= self.layer_weight < float("inf"):
+            raise ValueError(f"A stage has layer_weight {self.layer_weight}; it must be 0 or more.")
         if not 0 <= self.warmup_steps <= (self.steps or float("inf")):
             raise ValueError(
                 f"A stage has warmup_steps {self.warmup_steps}; it must lie in [0, {self.steps}], its steps."
@@ -55,9 +64,7 @@ class Stage:
         """Read `name=value,name=value`."""
         values = dict(part.split("=", 1) for part in text.split(","))
         require_known("a stage", values, [entry.name for entry in fields(cls)])
-        parsed: dict[str, Any] = {
-            name: float(value) if name in ("epochs", "learning_rate") else int(value) for name, value in values.items()
-        }
+        parsed: dict[str, Any] = {name: STAGE_FIELDS.get(name, int)(value) for name, value in values.items()}
         return cls(**parsed)
 
     def with_steps(self, images: int) -> "Stage":
@@ -79,7 +86,11 @@ class DistillationConfig:
         output: folder of the run: configuration, metrics, checkpoints, and the student at the end.
         stages: the stages of training, one after the other.
         split: split of a Hub data set.
-        validation_images: images for validation, as `images`; if not given, the last `validation_count` of `images`.
+        image_column: column of a table or a Hub data set that holds the images.
+        streaming: whether images are read as they are needed, and never all listed; stages then need `steps`.
+        shuffle_buffer: how many images of a stream are shuffled among themselves.
+        validation_images: images for validation, as `images`; if not given, the last `validation_count` of `images`
+            (of a stream the first).
         validation_count: number of validation images; training never sees them.
         validation_size: side of their centre crops in pixels.
         crop: `"random"` (random resized crops) or `"center"` (shortest side resized, centre crop, as published).
@@ -88,6 +99,14 @@ class DistillationConfig:
         zero_channels: teacher channels to put to zero in the target: `"auto"` (the most positional ones, found with
             the probe), `"none"`, or their numbers separated by commas.
         zero_channel_count: how many `"auto"` takes.
+        layers: layers whose patch tokens are compared too (1 is the first); each stage says what they count. The
+            forward pass has them already, so they cost next to nothing.
+        class_token_weight, register_weight: what these tokens count in the loss, 0 for nothing. Without them the class
+            token is free to drift; they do not change what patch tokens are asked for.
+        average_transforms: whether the target is the mean over the eight flips and 90° turns of a crop, turned back. It
+            holds less position, is smoother, and costs eight teacher passes instead of one.
+        target_cache: folder in which targets are kept, for crops that come again: centre crops, or a second run with
+            the same images, crops and seed. Half precision: 50 kB a crop of 112 pixels for each kind of token.
         weight_decay: of AdamW.
         max_gradient_norm: gradients are clipped to this norm.
         mixed_precision: `"no"`, `"bf16"` or `"fp16"`; the choice of `accelerate launch` if not given.
@@ -108,6 +127,9 @@ class DistillationConfig:
     output: str | None = None
     stages: list[Stage] = field(default_factory=list)
     split: str = "train"
+    image_column: str = "image"
+    streaming: bool = False
+    shuffle_buffer: int = 1000
     validation_images: str | None = None
     validation_count: int = 32
     validation_size: int = 224
@@ -118,6 +140,11 @@ class DistillationConfig:
     roll: bool = False
     zero_channels: str = "auto"
     zero_channel_count: int = 4
+    layers: list[int] = field(default_factory=list)
+    class_token_weight: float = 0.0
+    register_weight: float = 0.0
+    average_transforms: bool = False
+    target_cache: str | None = None
     weight_decay: float = 0.01
     max_gradient_norm: float = 1.0
     mixed_precision: str | None = None
@@ -141,9 +168,21 @@ class DistillationConfig:
             raise ValueError(f"crop is {self.crop!r}; it must be one of {', '.join(CROPS)}.")
         if not 0 < self.crop_scale <= 1:
             raise ValueError(f"crop_scale is {self.crop_scale}; it must lie in (0, 1].")
-        for name in ("validation_count", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints"):
+        for name in (
+            "validation_count",
+            "shuffle_buffer",
+            "log_every",
+            "validate_every",
+            "checkpoint_every",
+            "keep_checkpoints",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
+        for name in ("class_token_weight", "register_weight"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more.")
+        if self.streaming and any(stage.epochs for stage in self.stages):
+            raise ValueError("Of a stream nobody knows how long a pass is; give stages steps instead of epochs.")
         for stage in self.stages:
             if stage.batch_size % self.gradient_accumulation_steps:
                 raise ValueError(
@@ -156,9 +195,20 @@ class DistillationConfig:
         """How crops are cut."""
         return CropRule(self.crop, self.crop_scale, self.flip, self.turn, self.roll)
 
-    def with_steps(self, images: int) -> "DistillationConfig":
-        """The configuration with all epochs counted in steps, for a number of training images."""
-        return replace(self, stages=[stage.with_steps(images) for stage in self.stages])
+    def token_weights(self, stage: Stage) -> TokenWeights:
+        """Which tokens are compared in a stage."""
+        layer_weight = stage.layer_weight if self.layers else 0.0
+        return TokenWeights(self.class_token_weight, self.register_weight, tuple(self.layers), layer_weight)
+
+    @property
+    def sources(self) -> list[str]:
+        """The images of each stage."""
+        return [stage.images or str(self.images) for stage in self.stages]
+
+    def with_steps(self, images: Mapping[str, int]) -> "DistillationConfig":
+        """The configuration with all epochs counted in steps, for a number of training images by source."""
+        pairs = zip(self.stages, self.sources, strict=True)
+        return replace(self, stages=[stage.with_steps(images[source]) for stage, source in pairs])
 
 
 def parse_configuration(arguments: Sequence[str] | None = None) -> DistillationConfig:

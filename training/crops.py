@@ -3,7 +3,6 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import datasets
@@ -12,7 +11,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from common.images import find_images, read_image
+from training.images import decode
 
 RATIO = (3 / 4, 4 / 3)  # of random crops, width to height, as in Inception and DINOv2
 CROPS = ("random", "center")
@@ -49,32 +48,6 @@ class CropRule:
         return torch.from_numpy(np.ascontiguousarray(np.moveaxis(pixels, -1, 0)))
 
 
-def load_images(source: str, split: str = "train") -> datasets.Dataset:
-    """A data set with an `image` column of undecoded images.
-
-    Args:
-        source: folder of images, parquet file or folder of parquet files, or Hub id.
-        split: split of a Hub data set.
-
-    Raises:
-        FileNotFoundError: a folder holds neither images nor parquet files.
-        ValueError: the data set has no column `image`, or is empty.
-    """
-    path = Path(source)
-    tables = [path] if path.suffix == ".parquet" else sorted(path.glob("*.parquet"))
-    if tables:
-        images = datasets.load_dataset("parquet", data_files=[str(table) for table in tables], split="train")
-    elif path.is_dir():
-        images = datasets.Dataset.from_dict({"image": [str(file) for file in find_images(path)]})
-    else:
-        images = datasets.load_dataset(source, split=split)
-    if "image" not in images.column_names or not len(images):
-        raise ValueError(
-            f"{source} has {len(images)} rows with columns {images.column_names}; it needs images in 'image'."
-        )
-    return images.select_columns("image").cast_column("image", datasets.Image(decode=False))
-
-
 class Crops(Dataset):
     """Square crops of a stage: item `k` is a pure function of the images, the seed and the run's sample number.
 
@@ -107,8 +80,7 @@ class Crops(Dataset):
             except ValueError as error:
                 unreadable.append(str(error))
                 continue
-            random = np.random.default_rng((self.seed, sample))
-            return {"pixels": self.rule.cut(image, self.size, random), "unreadable": unreadable}
+            return make_sample(image, sample, self.size, self.seed, self.rule) | {"unreadable": unreadable}
         raise ValueError(f"None of the {count} images can be read; the first: {unreadable[0]}")
 
     def order(self, epoch: int) -> np.ndarray:
@@ -116,9 +88,34 @@ class Crops(Dataset):
         return np.random.default_rng((self.seed, epoch)).permutation(len(self.images))
 
 
-def decode(entry: dict[str, Any]) -> Image.Image:
-    """An undecoded entry of a `datasets` image column as 8-bit RGB."""
-    return read_image(entry["bytes"] or entry["path"], name=entry["path"] or "an image of the data set")
+class StreamedCrops(Dataset):
+    """Square crops of the rows of a stream: what `StreamedRows` draws, cut.
+
+    An image that cannot be read gives way to the crop before it in the batch (see `collate`): nobody can look ahead.
+
+    Args:
+        size: side of the crops in pixels.
+        seed: of the crops.
+        rule: how to cut.
+    """
+
+    def __init__(self, size: int, seed: int, rule: CropRule) -> None:
+        self.size, self.seed, self.rule = size, seed, rule
+
+    def __getitem__(self, row: tuple[int, dict[str, Any]]) -> dict[str, Any]:
+        """As `Crops`; `pixels` is missing if the image cannot be read."""
+        sample, entry = row
+        try:
+            image = decode(entry["image"])
+        except ValueError as error:
+            return {"unreadable": [str(error)]}
+        return make_sample(image, sample, self.size, self.seed, self.rule) | {"unreadable": []}
+
+
+def make_sample(image: Image.Image, sample: int, size: int, seed: int, rule: CropRule) -> dict[str, Any]:
+    """The crop of a sample number, and whether the image had to be enlarged for it."""
+    pixels = rule.cut(image, size, np.random.default_rng((seed, sample)))
+    return {"pixels": pixels, "enlarged": min(image.size) < size}
 
 
 def center_box(size: tuple[int, int]) -> tuple[float, float, float, float]:
@@ -143,11 +140,20 @@ def random_box(size: tuple[int, int], scale: float, random: np.random.Generator)
 
 
 def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """A batch: `pixels` `(B, 3, size, size)` uint8, and the messages of all samples."""
-    return {
-        "pixels": torch.stack([sample["pixels"] for sample in samples]),
-        "unreadable": [message for sample in samples for message in sample["unreadable"]],
-    }
+    """A batch: `pixels` `(B, 3, size, size)` uint8, the messages of all samples, and how many images were enlarged.
+
+    Raises:
+        ValueError: no image of the batch can be read.
+    """
+    unreadable = [message for sample in samples for message in sample["unreadable"]]
+    readable = [sample for sample in samples if "pixels" in sample]
+    if not readable:
+        raise ValueError(f"None of the {len(samples)} images of a batch can be read; the first: {unreadable[0]}")
+    crops: list[torch.Tensor] = []
+    for sample in samples:
+        crops.append(sample["pixels"] if "pixels" in sample else (crops or [readable[0]["pixels"]])[-1])
+    enlarged = sum(sample["enlarged"] for sample in readable)
+    return {"pixels": torch.stack(crops), "unreadable": unreadable, "enlarged": enlarged}
 
 
 def center_crops(images: datasets.Dataset, size: int) -> torch.Tensor:

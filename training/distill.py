@@ -18,21 +18,27 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
+from accelerate import Accelerator
 from accelerate.utils import set_seed
 from PIL import Image
 from transformers import AutoImageProcessor, PreTrainedModel
 from transformers.utils import logging
 
 from common.files import new_folder, require_new_folder, write_json
+from common.models import weights_sha256
+from common.tensor_store import TensorStore
 from evaluation.features import dense_features, load_backbone
 from evaluation.positional_probe import most_positional_channels
 from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor, Dinov2AlibiModel
 from training.checkpoints import find_checkpoints
 from training.configuration import DistillationConfig, parse_configuration, require_same
 from training.create_student import create_student, load_teacher, student_processor
-from training.crops import center_crops, decode, load_images
+from training.crops import center_crops
 from training.distillation import Distillation, TrainingDiverged, make_accelerator
+from training.images import Images, decode, load_images, split_images
+from training.target import Target, in_low_precision
 
+LOW_PRECISION = {"bf16": torch.bfloat16, "fp16": torch.float16}
 PROBE_IMAGES = 16  # held-out images to find the positional channels with
 
 
@@ -54,23 +60,41 @@ def load_student(config: DistillationConfig, teacher: PreTrainedModel) -> Dinov2
     return student
 
 
-def split_images(config: DistillationConfig) -> tuple[datasets.Dataset, datasets.Dataset]:
-    """Images for training and for validation.
+def load_all(config: DistillationConfig) -> tuple[dict[str, Images], datasets.Dataset]:
+    """Training images by source, and images for validation."""
+    load = partial(load_images, split=config.split, column=config.image_column)
+    images = {source: load(source, streaming=config.streaming) for source in {str(config.images), *config.sources}}
+    held_out = load(config.validation_images) if config.validation_images else None
+    training, held_out = split_images(images[str(config.images)], held_out, config.validation_count)
+    return images | {str(config.images): training}, held_out
 
-    Raises:
-        ValueError: there are too few images to keep some for validation.
-    """
-    images = load_images(str(config.images), config.split)
-    if config.validation_images:
-        held_out = load_images(config.validation_images, config.split)
-        return images, held_out.select(range(min(config.validation_count, len(held_out))))
-    if len(images) <= config.validation_count:
-        raise ValueError(
-            f"{config.images} has {len(images)} images, of which validation_count {config.validation_count} would be "
-            "kept for validation. Add images, lower the number, or name other images in validation_images."
-        )
-    kept = len(images) - config.validation_count
-    return images.select(range(kept)), images.select(range(kept, len(images)))
+
+def make_target(
+    config: DistillationConfig,
+    accelerator: Accelerator,
+    teacher: PreTrainedModel,
+    zero_channels: list[int],
+    processor: Dinov2AlibiImageProcessor,
+) -> Target:
+    """The frozen teacher, in the run's precision and place, and what is asked of it."""
+    for stage in config.stages:
+        layers, registers = teacher.config.num_hidden_layers, getattr(teacher.config, "num_register_tokens", 0)
+        config.token_weights(stage).require_in(layers, registers)
+    keep = torch.ones(teacher.config.hidden_size)
+    keep[zero_channels] = 0
+    identity = f"{weights_sha256(teacher)} {accelerator.mixed_precision} {processor.image_mean} {processor.image_std}"
+    teacher = teacher.to(accelerator.device).eval().requires_grad_(False)
+    if accelerator.mixed_precision in LOW_PRECISION:
+        in_low_precision(teacher, LOW_PRECISION[accelerator.mixed_precision])
+    return Target(
+        teacher,
+        keep.to(accelerator.device),
+        processor.image_mean,
+        processor.image_std,
+        config.average_transforms,
+        TensorStore(config.target_cache) if config.target_cache else None,
+        identity,
+    )
 
 
 def randomly_rolled(image: Image.Image, random: np.random.Generator) -> Image.Image:
@@ -144,8 +168,9 @@ def prepare_run(config: DistillationConfig, processes: int) -> tuple[int, Path |
 
 def distill(config: DistillationConfig) -> Path:
     """Run, or resume, a distillation; returns the folder of the finished student."""
-    images, held_out = split_images(config)
-    config = config.with_steps(len(images))
+    images, held_out = load_all(config)
+    if not config.streaming:
+        config = config.with_steps({source: len(found) for source, found in images.items()})
     run = Path(str(config.output))
     accelerator = make_accelerator(config)
     start, checkpoint, saved = prepare_run(config, accelerator.num_processes)
@@ -162,18 +187,16 @@ def distill(config: DistillationConfig) -> Path:
     if accelerator.is_main_process and not config.resume:
         facts = {"zeroed_channels": channels, "processes": accelerator.num_processes}
         write_json(run / "config.json", asdict(config) | facts)
-        print(f"{len(images)} images, {len(held_out)} held out; teacher channels put to zero: {channels or 'none'}")
+        count = "A stream of" if config.streaming else sum(map(len, images.values()))
+        print(f"{count} images, {len(held_out)} held out; teacher channels put to zero: {channels or 'none'}")
     accelerator.wait_for_everyone()
     distillation = Distillation(
         config,
         accelerator,
-        teacher,
+        make_target(config, accelerator, teacher, channels, processor),
         student,
-        images,
+        [images[source] for source in config.sources],
         center_crops(held_out, config.validation_size),
-        channels,
-        processor.image_mean,
-        processor.image_std,
         partial(save_student, processor=processor),
     )
     if checkpoint:

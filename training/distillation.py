@@ -3,7 +3,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +11,16 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration
 from datasets import Dataset
-from torch import nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel
 
 from modeling_alibi_dinov2 import Dinov2AlibiModel
 from training.checkpoints import save_checkpoint
 from training.configuration import DistillationConfig, Stage
-from training.crops import Crops, collate
+from training.crops import Crops, StreamedCrops, collate
+from training.images import Images, StreamedRows
 from training.journal import Journal
+from training.target import PATCHES, Target, cosine_loss, normalise, read_tokens, token_losses
 
 VALIDATION_BATCH = 8
 
@@ -57,42 +57,16 @@ def stage_at(stages: list[Stage], step: int) -> tuple[Stage, int]:
     raise ValueError(f"Step {step} lies {step + 1} steps after the last stage.")
 
 
-def patch_loss(student: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Mean of 1 − cosine over patch tokens.
-
-    Args:
-        student, target: `(B, patches, D)`, any floating dtype; compared in float32.
-
-    Returns:
-        A scalar in [0, 2]: 0 when the tokens point the same way.
-    """
-    return 1 - nn.functional.cosine_similarity(student.float(), target.float(), dim=-1).mean()
-
-
-def patch_tokens(model: nn.Module, pixel_values: torch.Tensor, num_prefix_tokens: int) -> torch.Tensor:
-    """Normalised patch tokens `(B, patches, D)` of `(B, 3, H, W)` pixels."""
-    return model(pixel_values=pixel_values).last_hidden_state[:, num_prefix_tokens:]
-
-
-def normalise(pixels: torch.Tensor, mean: list[float], std: list[float]) -> torch.Tensor:
-    """uint8 pixels `(B, 3, H, W)` -> float32, as the image processor's rescaling and normalisation."""
-    shape = (1, -1, 1, 1)
-    mean_, std_ = (torch.tensor(values, device=pixels.device).view(shape) for values in (mean, std))
-    return (pixels.float() / 255 - mean_) / std_
-
-
 class Distillation:
     """One run: what the loop needs, and the loop.
 
     Args:
         config: the run's configuration.
         accelerator: places, precision and processes, from `make_accelerator`.
-        teacher: stock DINOv2; frozen here.
+        target: what the student is to match, from the frozen teacher.
         student: the model to train.
-        images: training images, from `load_images`.
+        images: training images of each stage, from `load_images`.
         validation_pixels: `(N, 3, H, W)` uint8, never trained on.
-        zero_channels: teacher channels that are zero in the target.
-        mean, std: of the teacher's image processor.
         save_student: writes a student into a folder.
         on_validation: called on the main process with the step and the student after a validation; returns metrics.
     """
@@ -101,51 +75,45 @@ class Distillation:
         self,
         config: DistillationConfig,
         accelerator: Accelerator,
-        teacher: PreTrainedModel,
+        target: Target,
         student: Dinov2AlibiModel,
-        images: Dataset,
+        images: Sequence[Images],
         validation_pixels: torch.Tensor,
-        zero_channels: list[int],
-        mean: list[float],
-        std: list[float],
         save_student: Callable[[Dinov2AlibiModel, Path], None],
         on_validation: Callable[[int, Dinov2AlibiModel], dict[str, Any]] | None = None,
     ) -> None:
         self.config, self.accelerator, self.images = config, accelerator, images
         self.save_student, self.on_validation = save_student, on_validation
-        self.mean, self.std = mean, std
-        self.teacher_prefix = 1 + getattr(teacher.config, "num_register_tokens", 0)
+        self.target = target
         self.student_prefix = student.config.num_prefix_tokens
-        self.keep = torch.ones(teacher.config.hidden_size, device=accelerator.device)
-        self.keep[zero_channels] = 0
-        self.teacher = teacher.to(accelerator.device).eval().requires_grad_(False)
         # No patch is hidden, so the mask token gets no gradient, for which several processes would wait in vain.
         student.embeddings.mask_token.requires_grad_(False)
         trainable = [parameter for parameter in student.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(trainable, lr=0.0, weight_decay=config.weight_decay)
         self.student, self.optimizer = accelerator.prepare(student, optimizer)
         batches = validation_pixels.to(accelerator.device).split(VALIDATION_BATCH)
-        self.validation = [(pixels, self.target(pixels)) for pixels in batches]
+        self.validation = [(pixels, self.targets(pixels, [PATCHES])[PATCHES]) for pixels in batches]
         self.journal = Journal(Path(config.output or ""), writes=accelerator.is_main_process)
 
-    def target(self, pixels: torch.Tensor) -> torch.Tensor:
-        """The teacher's patch tokens for uint8 pixels, its most positional channels zero."""
-        # Not inference mode: the loss keeps the target for its backward pass.
-        with torch.no_grad(), self.accelerator.autocast():
-            tokens = patch_tokens(self.teacher, normalise(pixels, self.mean, self.std), self.teacher_prefix)
-        return tokens * self.keep
-
-    def loss(self, pixels: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """The student's loss on uint8 pixels."""
+    def targets(self, pixels: torch.Tensor, names: Collection[str]) -> dict[str, torch.Tensor]:
+        """The teacher's tokens for uint8 pixels, in the run's precision."""
         with self.accelerator.autocast():
-            tokens = patch_tokens(self.student, normalise(pixels, self.mean, self.std), self.student_prefix)
-        return patch_loss(tokens, target)
+            return self.target(pixels, names)
+
+    def tokens(self, pixels: torch.Tensor, names: Collection[str]) -> dict[str, torch.Tensor]:
+        """The student's tokens for uint8 pixels, in the run's precision."""
+        with self.accelerator.autocast():
+            seen = normalise(pixels, self.target.mean, self.target.std)
+            return read_tokens(self.student, seen, names, self.student_prefix)
 
     @torch.no_grad()
     def validate(self) -> float:
-        """Mean loss over the validation images."""
+        """Mean loss of the patch tokens of the validation images."""
         self.student.eval()
-        total = sum(self.loss(pixels, target).item() * len(pixels) for pixels, target in self.validation)
+        total = sum(
+            cosine_loss(self.tokens(pixels, [PATCHES])[PATCHES], target).item() * len(pixels)
+            for pixels, target in self.validation
+        )
         self.student.train()
         return total / sum(len(pixels) for pixels, _ in self.validation)
 
@@ -153,24 +121,31 @@ class Distillation:
         """Batches from an optimiser step on, each with the step that it belongs to."""
         config = self.config
         first_step, first_sample = 0, 0
-        for stage in config.stages:
+        for stage, images in zip(config.stages, self.images, strict=True):
             steps = steps_of(stage)
             skipped = min(max(start - first_step, 0), steps)
             stop = first_sample + steps * stage.batch_size
             if skipped < steps:
-                first = first_sample + skipped * stage.batch_size
-                crops = Crops(self.images, stage.size, first, stop, config.seed, config.crop_rule)
-                loader = self.accelerator.prepare(
-                    DataLoader(
-                        crops,
-                        batch_size=stage.batch_size // config.gradient_accumulation_steps,
-                        num_workers=config.workers,
-                        collate_fn=collate,
-                    )
-                )
+                loader = self.loader(stage, images, first_sample + skipped * stage.batch_size, stop)
                 for number, batch in enumerate(loader):
                     yield first_step + skipped + number // config.gradient_accumulation_steps, batch
             first_step, first_sample = first_step + steps, stop
+
+    def loader(self, stage: Stage, images: Images, first: int, stop: int) -> DataLoader:
+        """Batches of the run's samples from `first` to before `stop`."""
+        config = self.config
+        options: dict[str, Any] = {
+            "batch_size": stage.batch_size // config.gradient_accumulation_steps,
+            "num_workers": config.workers,
+            "collate_fn": collate,
+        }
+        if isinstance(images, Dataset):
+            loader = DataLoader(Crops(images, stage.size, first, stop, config.seed, config.crop_rule), **options)
+        else:
+            rows = StreamedRows(images, first, stop, config.seed, config.shuffle_buffer)
+            crops = StreamedCrops(stage.size, config.seed, config.crop_rule)
+            loader = DataLoader(crops, sampler=rows, **options)
+        return self.accelerator.prepare(loader)
 
     def train(self, start: int = 0) -> None:
         """Train from an optimiser step to the end of the last stage.
@@ -184,7 +159,7 @@ class Distillation:
         self.journal.open(start)
         if start == 0:
             self.record({"step": 0}, validate=True)
-        losses: list[float] = []
+        losses: list[dict[str, float]] = []
         total = samples_before(config.stages, total_steps(config.stages))
         bar = tqdm(total=total, unit="img", desc="distil", disable=not accelerator.is_main_process)
         bar.update(samples_before(config.stages, start))
@@ -193,12 +168,13 @@ class Distillation:
         for step, batch in self.batches(start):
             stage, _ = stage_at(config.stages, step)
             rate = learning_rate_at(config.stages, step)
-            losses.append(self.optimise(batch, rate))
+            self.note_images(step, batch)
+            losses.append(self.optimise(batch["pixels"], self.config.token_weights(stage).by_name(), rate))
             if not accelerator.sync_gradients:
                 continue
             step += 1
             bar.update(stage.batch_size)
-            bar.set_postfix(loss=f"{losses[-1]:.4f}", refresh=False)
+            bar.set_postfix(loss=f"{losses[-1]['loss']:.4f}", refresh=False)
             last = step == total_steps(config.stages)
             validate = last or step % config.validate_every == 0
             # A checkpoint ends an entry too, so that a resumed run writes the entries that an uninterrupted one does.
@@ -208,7 +184,7 @@ class Distillation:
                 entry = {
                     "step": step,
                     "size": stage.size,
-                    "loss": sum(losses) / len(losses),
+                    **{name: sum(loss[name] for loss in losses) / len(losses) for name in losses[0]},
                     "learning_rate": rate,
                     "images_per_second": speed / (time.perf_counter() - started),
                 }
@@ -218,26 +194,35 @@ class Distillation:
                 save_checkpoint(accelerator, self.journal.run, step, config.keep_checkpoints)
         bar.close()
 
-    def optimise(self, batch: dict[str, Any], rate: float) -> float:
-        """Forward, backward and, once the gradient is accumulated, an optimiser step; returns the loss."""
+    def note_images(self, step: int, batch: dict[str, Any]) -> None:
+        """Write down which images of a batch could not be read or had to be enlarged."""
+        images = self.images[self.config.stages.index(stage_at(self.config.stages, step)[0])]
+        # Of a stream nobody knows the length; a bufferful is known to be there.
+        known = len(images) if isinstance(images, Dataset) else self.config.shuffle_buffer
+        self.journal.note_enlarged(batch["enlarged"])
+        self.journal.note_unreadable(batch["unreadable"], known, self.config.max_unreadable)
+
+    def optimise(self, pixels: torch.Tensor, weights: dict[str, float], rate: float) -> dict[str, float]:
+        """Forward, backward and, once the gradient is accumulated, an optimiser step; returns the losses by name."""
         accelerator, config = self.accelerator, self.config
-        self.journal.note_unreadable(batch["unreadable"], len(self.images), config.max_unreadable)
         with accelerator.accumulate(self.student):
-            loss = self.loss(batch["pixels"], self.target(batch["pixels"]))
-            mean = accelerator.reduce(loss.detach(), reduction="mean").item()
-            if not math.isfinite(mean):
+            total, parts = token_losses(self.tokens(pixels, weights), self.targets(pixels, weights), weights)
+            # Of a single kind of token there is nothing to tell apart.
+            named = {"loss": total} | ({f"loss_{name}": part for name, part in parts.items()} if len(parts) > 1 else {})
+            means = accelerator.reduce(torch.stack(list(named.values())).detach(), reduction="mean").tolist()
+            if not all(map(math.isfinite, means)):
                 raise TrainingDiverged(
-                    f"The loss is {mean} at learning rate {rate:.2e}. Lower the learning rate or use full precision, "
-                    "and start again; the last checkpoint is intact."
+                    f"The loss is {means[0]} at learning rate {rate:.2e}. Lower the learning rate or use full "
+                    "precision, and start again; the last checkpoint is intact."
                 )
-            accelerator.backward(loss)
+            accelerator.backward(total)
             if accelerator.sync_gradients:
                 accelerator.clip_grad_norm_(self.student.parameters(), config.max_gradient_norm)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             self.optimizer.step()
             self.optimizer.zero_grad()
-        return mean
+        return dict(zip(named, means, strict=True))
 
     def record(self, entry: dict[str, Any], validate: bool) -> None:
         """Write an entry of the metrics, after a validation if asked for; keep the best student."""

@@ -1,23 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Student -> Hub folder: weights, configuration, image processor, the package's own files and a card with its results.
+"""Student -> Hub folder: weights, configuration, image processor, the package's own files, licence and provenance.
 
-    python -m training.export --student runs/first/student --output alibi-dinov2-small --records results \\
-        --teacher-name facebook/dinov2-with-registers-small --base-model facebook/dinov2-with-registers-small
+    python -m training.export --student runs/first/student --output model_cards/alibi-dinov2-small \\
+        --teacher-name "DINOv2 ViT-S/14 with registers" --base-model facebook/dinov2-with-registers-small \\
+        --images-name "the photographs of COCO-Stuff"
 
 Whoever has the folder, or its copy on the Hub, loads it with `AutoModel.from_pretrained(…, trust_remote_code=True)`.
+`python -m evaluation.publish` adds the card with its results and uploads it.
 """
 
 import argparse
 import shutil
+from importlib.metadata import distribution
 from pathlib import Path
 
 from transformers import AutoConfig, PreTrainedModel
-from transformers.utils import SAFE_WEIGHTS_NAME, logging
+from transformers.utils import logging
 
 import modeling_alibi_dinov2
-from common.files import new_folder, require_new_folder, sha256_of, write_json
+from common.files import new_folder, require_new_folder, write_json
 from common.models import require_same_tensors
-from evaluation.card import read_records, render_card
 from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor
 
 AUTO_MAP = {
@@ -30,32 +32,39 @@ AUTO_MAP = {
 }
 
 
+PAPER = '"What DINO saw: ALiBi positional encoding reduces positional bias in Vision Transformers" (arXiv 2603.16840)'
+# What the model is, for its card.
+SUMMARIES = {
+    "alibi": (
+        "A vision transformer whose dense features say *what* is at a place and not *where* the place is: DINOv2 "
+        "without its learned position embedding, with a two-dimensional ALiBi bias on a torus in the attention "
+        f"instead, distilled back to its teacher's features. After {PAPER}."
+    ),
+    "none": (
+        "DINOv2 without any position encoding, distilled back to its teacher's features: the baseline called NoPE in "
+        f"{PAPER}."
+    ),
+}
+
+
 def package_files() -> list[Path]:
     """The model package's modules, which travel with the weights."""
     folder = Path(modeling_alibi_dinov2.__path__[0])
     return sorted(path for path in folder.glob("*.py") if path.name != "__init__.py")
 
 
-def export(
-    student: str | Path,
-    output: str | Path,
-    records: str | Path | None,
-    teacher: str,
-    images: str,
-    base_model: str | None = None,
-) -> None:
+def export(student: str | Path, output: str | Path, teacher: str, images: str, base_model: str | None = None) -> None:
     """Write a Hub folder.
 
     Args:
         student: folder of an ALiBi-DINOv2 model, with or without a head, and its image processor.
         output: folder to make; its name is the model's name in the card.
-        records: folder with the result records of the model and of those it is compared with.
         teacher, images: what the model was distilled from and on, in words, for the card.
         base_model: Hub id of the teacher, if it has one.
 
     Raises:
         FileExistsError: `output` is a folder with something in it.
-        ValueError: no record belongs to these weights, or the exported model differs from the student.
+        ValueError: the student is of another family, or the exported model differs from it.
     """
     require_new_folder(output)
     model_class = class_of(student)
@@ -68,15 +77,31 @@ def export(
         processor.save_pretrained(folder)
         for path in package_files():
             shutil.copyfile(path, folder / path.name)
-        measured = read_records(records) if records else []
-        for record in measured:
-            name = "-".join((record["task"], record["model"]["name"], record["dataset"]["name"])).replace(" ", "_")
-            write_json(folder / "results" / f"{name}.json", record)
-        card = render_card(
-            Path(output).name, sha256_of(folder / SAFE_WEIGHTS_NAME), measured, teacher, images, base_model
+        (folder / "LICENSE").write_text(licence_text(), encoding="utf-8")
+        write_json(
+            folder / "provenance.json",
+            {
+                "summary": SUMMARIES[model.config.position_encoding],
+                "weights": f"Distilled from {teacher} on {images}.",
+                "license": "apache-2.0",
+                "base_model": base_model,
+            },
         )
-        (folder / "README.md").write_text(card, encoding="utf-8")
         require_same_tensors(model_class.from_pretrained(folder), model, "The exported model")
+
+
+def licence_text() -> str:
+    """This package's licence, under which code and weights travel.
+
+    Raises:
+        FileNotFoundError: the package is not installed as it should be.
+    """
+    text = distribution("alibi-dinov2").read_text("licenses/LICENSE")
+    if text is None:
+        raise FileNotFoundError(
+            "The installed alibi-dinov2 has no licence file; install it again with `pip install -e .`."
+        )
+    return text
 
 
 def class_of(folder: str | Path) -> type[PreTrainedModel]:
@@ -95,24 +120,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--student", required=True, type=Path, help="folder of the distilled student")
     parser.add_argument("--output", required=True, type=Path, help="Hub folder to make, named like the model")
-    parser.add_argument("--records", type=Path, help="folder with result records for the card")
     parser.add_argument("--teacher-name", required=True, help="what the model was distilled from, for the card")
     parser.add_argument("--images-name", required=True, help="what the model was distilled on, for the card")
     parser.add_argument("--base-model", help="Hub id of the teacher, if it has one")
     arguments = parser.parse_args()
     logging.disable_progress_bar()
     try:
-        export(
-            arguments.student,
-            arguments.output,
-            arguments.records,
-            arguments.teacher_name,
-            arguments.images_name,
-            arguments.base_model,
-        )
+        export(arguments.student, arguments.output, arguments.teacher_name, arguments.images_name, arguments.base_model)
     except (ValueError, OSError) as error:
         parser.error(str(error))
-    print(f"{arguments.output}: ready for the Hub")
+    print(f"{arguments.output}: ready for evaluation.publish")
 
 
 if __name__ == "__main__":

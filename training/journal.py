@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tqdm.auto import tqdm
+
 from common.files import new_file
 
 
@@ -20,6 +22,7 @@ class Journal:
         self.run, self.writes = run, writes
         self.best_validation_loss = float("inf")
         self.unreadable: set[str] = set()
+        self.enlarged, self.enlarging_said = 0, False
 
     @property
     def metrics(self) -> Path:
@@ -39,9 +42,18 @@ class Journal:
         """Append an entry to the metrics."""
         if entry["step"] and "validation_loss" in entry:
             self.best_validation_loss = min(self.best_validation_loss, entry["validation_loss"])
+        if self.enlarged:
+            entry["enlarged"], self.enlarged = self.enlarged, 0
         if self.writes:
             with open(self.metrics, "a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")
+
+    def note_enlarged(self, count: int) -> None:
+        """Count images that are smaller than the crop; said once, for they may be a mistake."""
+        if count and self.writes and not self.enlarging_said:
+            self.enlarging_said = True
+            tqdm.write("Some images are smaller than the crops and are enlarged; metrics.jsonl counts them.")
+        self.enlarged += count
 
     def note_unreadable(self, messages: list[str], images: int, allowed_share: float) -> None:
         """List images that were passed over.

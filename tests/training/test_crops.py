@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from training.crops import CropRule, Crops, center_box, center_crops, collate, load_images, random_box
+from training.crops import CropRule, Crops, center_box, center_crops, collate, random_box
+from training.images import load_images
 
 
 def test_crops_depend_on_seed_and_number_only(image_folder):
@@ -110,5 +111,5 @@ def test_data_without_images_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="contains no image"):
         load_images(str(tmp_path))
     datasets.Dataset.from_dict({"text": ["a", "b"]}).to_parquet(tmp_path / "text.parquet")
-    with pytest.raises(ValueError, match=r"2 rows with columns \['text'\]; it needs images in 'image'"):
+    with pytest.raises(ValueError, match=r"has columns \['text'\]; it needs images in the column 'image'"):
         load_images(str(tmp_path))

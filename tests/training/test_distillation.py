@@ -13,8 +13,9 @@ from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor, Dinov2AlibiModel
 from training.configuration import Stage
 from training.create_student import load_teacher
 from training.distill import distill
-from training.distillation import TrainingDiverged, learning_rate_at, normalise, patch_loss, samples_before, stage_at
+from training.distillation import TrainingDiverged, learning_rate_at, samples_before, stage_at
 from training.journal import read_metrics
+from training.target import cosine_loss, normalise
 
 STAGES = [Stage(28, 100, None, 4, 1e-3, 10), Stage(42, 50, None, 2, 1e-4, 0)]
 
@@ -22,15 +23,15 @@ STAGES = [Stage(28, 100, None, 4, 1e-3, 10), Stage(42, 50, None, 2, 1e-4, 0)]
 def test_loss_is_zero_for_equal_directions_and_two_for_opposite_ones():
     tokens = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
     # Rounding of a float32 cosine.
-    assert patch_loss(tokens, 3 * tokens).item() == pytest.approx(0, abs=1e-6)
-    assert patch_loss(tokens, -tokens).item() == pytest.approx(2, abs=1e-6)
-    assert patch_loss(tokens.bfloat16(), tokens.bfloat16()).dtype == torch.float32
+    assert cosine_loss(tokens, 3 * tokens).item() == pytest.approx(0, abs=1e-6)
+    assert cosine_loss(tokens, -tokens).item() == pytest.approx(2, abs=1e-6)
+    assert cosine_loss(tokens.bfloat16(), tokens.bfloat16()).dtype == torch.float32
 
 
 def test_loss_has_a_gradient_at_every_token():
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randn(2, 5, 8, generator=generator, requires_grad=True)
-    patch_loss(tokens, torch.randn(2, 5, 8, generator=generator)).backward()
+    cosine_loss(tokens, torch.randn(2, 5, 8, generator=generator)).backward()
     assert (tokens.grad.abs().sum(dim=-1) > 0).all()
 
 
@@ -138,7 +139,7 @@ def test_too_many_unreadable_images_stop_the_run(tiny_distillation, image_folder
 
 
 def test_too_few_images_are_refused(tiny_distillation):
-    with pytest.raises(ValueError, match="has 8 images, of which validation_count 8"):
+    with pytest.raises(ValueError, match="no more than the 8 images that validation_count"):
         distill(tiny_distillation(validation_count=8))
 
 
