@@ -3,9 +3,12 @@
 
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from accelerate import Accelerator
+from safetensors import SafetensorError
 
 from common.files import seal_folder
 
@@ -18,15 +21,29 @@ def find_checkpoints(run: Path) -> list[tuple[int, Path]]:
     return sorted((int(match[1]), path) for path in folders if (match := NAME.fullmatch(path.name)))
 
 
+@contextmanager
+def writing(what: str) -> Iterator[None]:
+    """Turn what torch and safetensors raise when a disk is full into an `OSError` that says what to do."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise OSError(
+            f"{what} could not be written: {error}. Make room or allow writing there, then go on with --resume; the "
+            "last checkpoint is intact."
+        ) from error
+
+
 def save_checkpoint(accelerator: Accelerator, run: Path, step: int, keep: int) -> Path:
     """Save model, optimiser and random states of all processes, then remove all but the newest `keep` checkpoints."""
     final = run / "checkpoints" / f"step-{step:08d}"
     temporary = final.with_name(f".{final.name}")
     if accelerator.is_main_process:
         shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+        with writing(f"The checkpoint of step {step}"):
+            temporary.mkdir(parents=True)
     accelerator.wait_for_everyone()
-    accelerator.save_state(str(temporary))
+    with writing(f"The checkpoint of step {step}"):
+        accelerator.save_state(str(temporary))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process and not final.exists():
         seal_folder(temporary)

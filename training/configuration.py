@@ -12,8 +12,12 @@ from transformers import HfArgumentParser
 from training.crops import CROPS, CropRule
 from training.target import TokenWeights
 
+TRACKERS = ("tensorboard", "trackio")
 # What may differ between a run and its resumption: nothing that changes a weight.
-FREE_ON_RESUME = frozenset({"resume", "output", "checkpoint_every", "keep_checkpoints", "log_every", "workers"})
+FREE_ON_RESUME = frozenset(
+    {"resume", "output", "checkpoint_every", "keep_checkpoints", "log_every", "workers", "watch_images", "watch_size"}
+    | {"trackers"}
+)
 STAGE_FIELDS = {"epochs": float, "learning_rate": float, "layer_weight": float, "images": str}  # the others are int
 
 
@@ -116,6 +120,10 @@ class DistillationConfig:
         workers: processes that decode images.
         log_every, validate_every, checkpoint_every: steps between entries of the metrics, validations, checkpoints.
         keep_checkpoints: how many checkpoints are kept.
+        watch_images: folder of images that every validation looks at: the positional probe joins the metrics, and a
+            picture of principal components goes into `pictures/`.
+        watch_size: their shortest side in pixels.
+        trackers: programs to send the metrics to, besides `metrics.jsonl`: `tensorboard`, `trackio`.
         resume: go on from the newest checkpoint of `output`.
     """
 
@@ -156,6 +164,9 @@ class DistillationConfig:
     validate_every: int = 100
     checkpoint_every: int = 100
     keep_checkpoints: int = 2
+    watch_images: str | None = None
+    watch_size: int = 224
+    trackers: list[str] = field(default_factory=list)
     resume: bool = False
 
     def __post_init__(self) -> None:
@@ -164,6 +175,9 @@ class DistillationConfig:
             raise ValueError(
                 f"The configuration lacks {', '.join(missing)}; give them in the file or as --{missing[0]} …"
             )
+        unknown = sorted(set(self.trackers) - set(TRACKERS))
+        if unknown:
+            raise ValueError(f"trackers has {', '.join(unknown)}; it may have {', '.join(TRACKERS)}.")
         if self.crop not in CROPS:
             raise ValueError(f"crop is {self.crop!r}; it must be one of {', '.join(CROPS)}.")
         if not 0 < self.crop_scale <= 1:
@@ -249,7 +263,9 @@ def require_same(config: DistillationConfig, saved: dict[str, Any]) -> None:
     """Raise a `ValueError` that lists what a resumed run's configuration changes and must not."""
     current = asdict(config)
     # A run of an older version lacks newer fields; it did what their defaults do.
-    previous = {entry.name: entry.default for entry in fields(config)} | saved
+    values = {name: value for name, value in saved.items() if name in current}
+    values["stages"] = [Stage(**stage) for stage in saved["stages"]]
+    previous = asdict(DistillationConfig(**values))
     changed = [
         f"{name} was {previous[name]!r} and is {current[name]!r}"
         for name in current

@@ -12,6 +12,7 @@ import json
 import sys
 from dataclasses import asdict
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +26,20 @@ from transformers import AutoImageProcessor, PreTrainedModel
 from transformers.utils import logging
 
 from common.files import new_folder, require_new_folder, write_json
+from common.images import read_folder
 from common.models import weights_sha256
 from common.tensor_store import TensorStore
 from evaluation.features import dense_features, load_backbone
 from evaluation.positional_probe import most_positional_channels
 from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor, Dinov2AlibiModel
-from training.checkpoints import find_checkpoints
+from training.checkpoints import find_checkpoints, writing
 from training.configuration import DistillationConfig, parse_configuration, require_same
 from training.create_student import create_student, load_teacher, student_processor
 from training.crops import center_crops
 from training.distillation import Distillation, TrainingDiverged, make_accelerator
 from training.images import Images, decode, load_images, split_images
 from training.target import Target, in_low_precision
+from training.watch import watcher
 
 LOW_PRECISION = {"bf16": torch.bfloat16, "fp16": torch.float16}
 PROBE_IMAGES = 16  # held-out images to find the positional channels with
@@ -46,16 +49,18 @@ def load_student(config: DistillationConfig, teacher: PreTrainedModel) -> Dinov2
     """The student to start from, loaded or made from the teacher.
 
     Raises:
-        ValueError: its width or patch size is not the teacher's.
+        ValueError: its width or patch size is not the teacher's, or its tokens or layers that are to be compared.
     """
     if not config.student:
         return create_student(teacher, position_encoding=config.position_encoding, alibi_slopes=config.alibi_slopes)
     student = Dinov2AlibiModel.from_pretrained(config.student, dtype=torch.float32)
-    for name in ("hidden_size", "patch_size"):
-        if getattr(student.config, name) != getattr(teacher.config, name):
+    compared = ["num_register_tokens"] * (config.register_weight > 0) + ["num_hidden_layers"] * bool(config.layers)
+    for name in ("hidden_size", "patch_size", *compared):
+        # A DINOv2 without registers does not even say so.
+        if getattr(student.config, name) != getattr(teacher.config, name, 0):
             raise ValueError(
                 f"The student's {name} is {getattr(student.config, name)}, the teacher's "
-                f"{getattr(teacher.config, name)}; make a student of this teacher with training.create_student."
+                f"{getattr(teacher.config, name, 0)}; make a student of this teacher with training.create_student."
             )
     return student
 
@@ -132,11 +137,20 @@ def choose_zero_channels(config: DistillationConfig, width: int, images: dataset
     return channels
 
 
-def save_student(student: Dinov2AlibiModel, folder: Path, processor: Dinov2AlibiImageProcessor) -> None:
+def save_student(
+    student: Dinov2AlibiModel, folder: Path, weights: dict[str, torch.Tensor], processor: Dinov2AlibiImageProcessor
+) -> None:
     """Write a student and its image processor into a folder, whole or not at all."""
-    with new_folder(folder, replace=True) as temporary:
-        student.save_pretrained(temporary)
+    with writing(f"The student {folder}"), new_folder(folder, replace=True) as temporary:
+        student.save_pretrained(temporary, state_dict=weights)
         processor.save_pretrained(temporary)
+
+
+def require_trackers(names: list[str]) -> None:
+    """Raise a `ValueError` naming the trackers that are not installed."""
+    missing = [name for name in names if find_spec(name) is None]
+    if missing:
+        raise ValueError(f"trackers {', '.join(missing)} cannot be imported; pip install {' '.join(missing)}.")
 
 
 def prepare_run(config: DistillationConfig, processes: int) -> tuple[int, Path | None, dict[str, Any]]:
@@ -168,6 +182,8 @@ def prepare_run(config: DistillationConfig, processes: int) -> tuple[int, Path |
 
 def distill(config: DistillationConfig) -> Path:
     """Run, or resume, a distillation; returns the folder of the finished student."""
+    require_trackers(config.trackers)
+    watched = (read_folder(config.watch_images), config.watch_size) if config.watch_images else None
     images, held_out = load_all(config)
     if not config.streaming:
         config = config.with_steps({source: len(found) for source, found in images.items()})
@@ -198,14 +214,15 @@ def distill(config: DistillationConfig) -> Path:
         [images[source] for source in config.sources],
         center_crops(held_out, config.validation_size),
         partial(save_student, processor=processor),
+        watcher(*watched, processor, run, accelerator.is_main_process) if watched else None,
     )
+    accelerator.init_trackers("alibi-dinov2", {name: str(value) for name, value in asdict(config).items()})
     if checkpoint:
         accelerator.load_state(str(checkpoint))
     distillation.train(start)
-    if accelerator.is_main_process:
-        save_student(accelerator.unwrap_model(distillation.student), run / "student", processor)
+    student_folder = distillation.save("student")
     accelerator.end_training()
-    return run / "student"
+    return student_folder
 
 
 def main() -> None:

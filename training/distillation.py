@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DataLoaderConfiguration
+from accelerate.utils import DataLoaderConfiguration, ProjectConfiguration
 from datasets import Dataset
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -30,6 +30,8 @@ def make_accelerator(config: DistillationConfig) -> Accelerator:
     return Accelerator(
         mixed_precision=config.mixed_precision,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
+        log_with=list(config.trackers) or None,
+        project_config=ProjectConfiguration(config.output, logging_dir=str(Path(str(config.output)) / "trackers")),
         dataloader_config=DataLoaderConfiguration(split_batches=True),
         step_scheduler_with_optimizer=False,
     )
@@ -67,8 +69,8 @@ class Distillation:
         student: the model to train.
         images: training images of each stage, from `load_images`.
         validation_pixels: `(N, 3, H, W)` uint8, never trained on.
-        save_student: writes a student into a folder.
-        on_validation: called on the main process with the step and the student after a validation; returns metrics.
+        save_student: writes a student into a folder, with weights gathered from all processes.
+        on_validation: called with the step and the student after a validation; returns metrics.
     """
 
     def __init__(
@@ -79,7 +81,7 @@ class Distillation:
         student: Dinov2AlibiModel,
         images: Sequence[Images],
         validation_pixels: torch.Tensor,
-        save_student: Callable[[Dinov2AlibiModel, Path], None],
+        save_student: Callable[[Dinov2AlibiModel, Path, dict[str, torch.Tensor]], None],
         on_validation: Callable[[int, Dinov2AlibiModel], dict[str, Any]] | None = None,
     ) -> None:
         self.config, self.accelerator, self.images = config, accelerator, images
@@ -228,14 +230,25 @@ class Distillation:
         """Write an entry of the metrics, after a validation if asked for; keep the best student."""
         if validate:
             entry["validation_loss"] = self.validate()
+            if self.on_validation:
+                # In all processes: a sharded student can only be run by all of them together.
+                entry |= self.on_validation(entry["step"], self.accelerator.unwrap_model(self.student))
+            if entry["step"] and entry["validation_loss"] < self.journal.best_validation_loss:
+                self.save("best")
             if self.accelerator.is_main_process:
-                student = self.accelerator.unwrap_model(self.student)
-                if self.on_validation:
-                    entry |= self.on_validation(entry["step"], student)
-                if entry["step"] and entry["validation_loss"] < self.journal.best_validation_loss:
-                    self.save_student(student, self.journal.run / "best")
                 tqdm.write(f"step {entry['step']}: validation loss {entry['validation_loss']:.4f}")
         self.journal.write(entry)
+        if self.accelerator.trackers:
+            self.accelerator.log({name: value for name, value in entry.items() if name != "step"}, entry["step"])
+
+    def save(self, name: str) -> Path:
+        """Write the student into a folder of the run; all processes take part, the main one writes."""
+        folder = self.journal.run / name
+        weights = self.accelerator.get_state_dict(self.student)
+        if self.accelerator.is_main_process:
+            self.save_student(self.accelerator.unwrap_model(self.student), folder, weights)
+        self.accelerator.wait_for_everyone()
+        return folder
 
 
 def total_steps(stages: list[Stage]) -> int:

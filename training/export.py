@@ -11,7 +11,7 @@ Whoever has the folder, or its copy on the Hub, loads it with `AutoModel.from_pr
 
 import argparse
 import shutil
-from importlib.metadata import distribution
+from importlib.metadata import files
 from pathlib import Path
 
 from transformers import AutoConfig, PreTrainedModel
@@ -96,12 +96,10 @@ def licence_text() -> str:
     Raises:
         FileNotFoundError: the package is not installed as it should be.
     """
-    text = distribution("alibi-dinov2").read_text("licenses/LICENSE")
-    if text is None:
-        raise FileNotFoundError(
-            "The installed alibi-dinov2 has no licence file; install it again with `pip install -e .`."
-        )
-    return text
+    licence = next((path for path in files("alibi-dinov2") or () if path.name == "LICENSE"), None)
+    if licence is None:
+        raise FileNotFoundError("The installed alibi-dinov2 has no LICENSE; install it again with `pip install -e .`.")
+    return licence.read_text(encoding="utf-8")
 
 
 def class_of(folder: str | Path) -> type[PreTrainedModel]:

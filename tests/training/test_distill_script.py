@@ -134,3 +134,73 @@ def test_resume_with_another_number_of_processes_is_refused(tiny_distillation, t
     write_json(path, json.loads(path.read_text()) | {"processes": 4})
     with pytest.raises(ValueError, match="started with 4 processes and cannot go on with 1"):
         distill(replace(config, resume=True))
+
+
+def test_full_disk_stops_the_run_with_the_last_checkpoint_intact(tiny_distillation, tmp_path):
+    config = tiny_distillation(keep_checkpoints=9)
+    distill(config)
+    run = tmp_path / "run"
+    weights = (run / "student" / "model.safetensors").read_bytes()
+    for name in ("checkpoints/step-00000009", "checkpoints/step-00000010", "student"):
+        shutil.rmtree(run / name)
+    kept = {path: path.read_bytes() for path in (run / "checkpoints").rglob("*") if path.is_file()}
+    # Smaller than the optimiser's state: to the program the disk is full.
+    limit = (run / "checkpoints" / "step-00000006" / "optimizer.bin").stat().st_size // 2
+    code = (
+        "import resource, sys; from training.distill import main; "
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); main()"
+    )
+    path = tmp_path / "config.json"
+    write_json(path, asdict(config))
+    command = [sys.executable, "-c", code, "--config", str(path), "--resume", "True"]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    stopped = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=180)
+    assert stopped.returncode == 1
+    assert "could not be written" in stopped.stderr
+    assert "the last checkpoint is intact" in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    assert {path: path.read_bytes() for path in kept} == kept
+    distill(replace(config, resume=True))
+    assert (run / "student" / "model.safetensors").read_bytes() == weights
+
+
+def test_folder_that_cannot_be_written_stops_the_run(tiny_distillation, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        distill(tiny_distillation(output=str(tmp_path / "file" / "run")))
+    config = tiny_distillation()
+    distill(config)
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    (tmp_path / "run" / "checkpoints").write_text("")
+    with pytest.raises(OSError, match=r"checkpoint of step 3 could not be written: .*--resume"):
+        distill(replace(config, resume=True))
+
+
+def test_tracker_gets_the_metrics(tiny_distillation, tmp_path):
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    distill(tiny_distillation(trackers=["tensorboard"]))
+    events = event_accumulator.EventAccumulator(str(tmp_path / "run" / "trackers" / "alibi-dinov2"))
+    events.Reload()
+    logged = {event.step: event.value for event in events.Scalars("loss")}
+    written = {entry["step"]: entry["loss"] for entry in read_metrics(tmp_path / "run" / "metrics.jsonl")[1:]}
+    # TensorBoard keeps float32.
+    assert logged == pytest.approx(written, rel=1e-6)
+
+
+def test_unknown_and_missing_trackers_are_named(tiny_distillation, monkeypatch):
+    with pytest.raises(ValueError, match="trackers has wandb; it may have tensorboard, trackio"):
+        tiny_distillation(trackers=["wandb"])
+    monkeypatch.setattr("training.distill.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="trackers trackio cannot be imported; pip install trackio"):
+        distill(tiny_distillation(trackers=["trackio"]))
+
+
+def test_watched_images_are_probed_and_pictured_and_change_no_weight(tiny_distillation, image_folder, tmp_path):
+    plain = distill(tiny_distillation(output=str(tmp_path / "plain")))
+    watched = distill(tiny_distillation(watch_images=str(image_folder), watch_size=140))
+    assert (plain / "model.safetensors").read_bytes() == (watched / "model.safetensors").read_bytes()
+    entries = [entry for entry in read_metrics(tmp_path / "run" / "metrics.jsonl") if "validation_loss" in entry]
+    assert [entry["step"] for entry in entries] == [0, 5, 10]
+    assert all("r2_held_out" in entry for entry in entries)
+    pictures = sorted(path.name for path in (tmp_path / "run" / "pictures").iterdir())
+    assert pictures == ["step-00000000.png", "step-00000005.png", "step-00000010.png"]

@@ -15,6 +15,7 @@ from PIL import Image
 from common.files import write_json
 from evaluation.features import load_backbone
 from evaluation.noise import noise_images
+from evaluation.publish import publish
 from evaluation.records import Stopwatch, describe_images, make_record
 from modeling_alibi_dinov2 import (
     Dinov2AlibiForImageClassification,
@@ -23,6 +24,7 @@ from modeling_alibi_dinov2 import (
     Dinov2AlibiModel,
 )
 from tests.comparison import assert_close
+from training.create_student import save_student
 from training.export import export, package_files
 
 # Run in a new process whose import system no longer knows the repository, installed in editable mode though it may be.
@@ -53,7 +55,7 @@ np.savez(output, tokens=tokens.numpy(), pipeline=np.asarray(extract(image)))
 def record_of(folder, name, value):
     images = noise_images(1, 56)
     metrics = {"r2_all_patches": value, "r2_held_out": value - 1}
-    return make_record(
+    record = make_record(
         "positional_probe",
         metrics,
         describe_images("noise", images),
@@ -62,14 +64,16 @@ def record_of(folder, name, value):
         0,
         Stopwatch(),
     )
+    return record | {"command": ["python", "-m", "evaluation.positional_probe", "--model", name]}
 
 
 @pytest.fixture
 def hub_folder(tmp_path, student_folder, teacher_folder):
     """An exported student with two records, its own and its teacher's."""
-    write_json(tmp_path / "records" / "1.json", record_of(teacher_folder, "teacher", 0.95))
-    write_json(tmp_path / "records" / "2.json", record_of(student_folder, "alibi", -0.25))
-    export(student_folder, tmp_path / "hub", tmp_path / "records", "a tiny teacher", "no images", "org/teacher")
+    write_json(tmp_path / "teacher.json", record_of(teacher_folder, "teacher", 0.95))
+    write_json(tmp_path / "alibi.json", record_of(student_folder, "alibi", -0.25))
+    export(student_folder, tmp_path / "hub", "a tiny teacher", "no images", "org/teacher")
+    publish(tmp_path / "hub", [tmp_path / "alibi.json"], [tmp_path / "teacher.json"])
     return tmp_path / "hub"
 
 
@@ -108,7 +112,7 @@ def test_stranger_loads_models_with_heads(tmp_path, tiny_model, random_pixels):
         model = tiny_model(head, num_labels=5)
         model.save_pretrained(tmp_path / auto_class)
         Dinov2AlibiImageProcessor(do_center_crop=False).save_pretrained(tmp_path / auto_class)
-        export(tmp_path / auto_class, tmp_path / f"hub-{auto_class}", None, "a tiny teacher", "no images")
+        export(tmp_path / auto_class, tmp_path / f"hub-{auto_class}", "a tiny teacher", "no images")
         with torch.no_grad():
             expected[auto_class] = model(pixels).logits.numpy()
     script = """
@@ -131,13 +135,14 @@ for name in names:
 
 def test_model_of_another_family_is_refused(tmp_path, teacher_folder):
     with pytest.raises(ValueError, match="holds a Dinov2WithRegistersModel; only ALiBi-DINOv2 models"):
-        export(teacher_folder, tmp_path / "hub", None, "t", "i")
+        export(teacher_folder, tmp_path / "hub", "t", "i")
 
 
 def test_folder_holds_all_that_reaches_the_hub(hub_folder):
     names = {path.name for path in hub_folder.iterdir()}
     assert {path.name for path in package_files()} < names
     assert {"README.md", "config.json", "model.safetensors", "preprocessor_config.json", "results"} < names
+    assert (hub_folder / "LICENSE").read_bytes() == (package_files()[0].parents[1] / "LICENSE").read_bytes()
     auto_map = json.loads((hub_folder / "config.json").read_text())["auto_map"]
     for reference in auto_map.values():
         module, name = reference.split(".")
@@ -154,38 +159,32 @@ def test_card_shows_the_records_and_carries_them_as_metadata(hub_folder):
     assert results == {"r2_all_patches": -0.25, "r2_held_out": -1.25}
     rows = [line for line in card.text.splitlines() if line.startswith("| R² of position, all patches")]
     assert len(rows) == 1
-    assert [cell.strip() for cell in rows[0].split("|")[2:4]] == ["0.95", "-0.25"]
-    assert "a tiny teacher" in card.text
-    assert len(list((hub_folder / "results").glob("*.json"))) == 2
+    assert [cell.strip() for cell in rows[0].split("|")[3:5]] == ["-0.25", "0.95"]
+    assert "Distilled from a tiny teacher on no images." in card.text
+    assert "two-dimensional ALiBi bias on a torus" in card.text
 
 
-def test_records_of_other_weights_are_refused(tmp_path, student_folder, teacher_folder):
-    write_json(tmp_path / "records" / "1.json", record_of(teacher_folder, "teacher", 0.95))
-    with pytest.raises(ValueError, match="None of the 1 records was measured on these weights"):
-        export(student_folder, tmp_path / "hub", tmp_path / "records", "t", "i")
-    assert not (tmp_path / "hub").exists()
+def test_records_of_other_weights_are_refused(tmp_path, hub_folder):
+    before = (hub_folder / "README.md").read_bytes()
+    with pytest.raises(ValueError, match=r"teacher\.json was measured on other weights"):
+        publish(hub_folder, [tmp_path / "teacher.json"])
+    assert (hub_folder / "README.md").read_bytes() == before
 
 
-def test_incomplete_record_is_named(tmp_path, student_folder):
-    record = record_of(student_folder, "alibi", 0.1)
-    del record["seed"], record["versions"]
-    write_json(tmp_path / "records" / "1.json", record)
-    with pytest.raises(ValueError, match=r"1\.json is no complete result record: it lacks seed, versions"):
-        export(student_folder, tmp_path / "hub", tmp_path / "records", "t", "i")
-
-
-def test_folder_without_records_is_an_error_and_no_folder_is_none(tmp_path, student_folder):
-    (tmp_path / "records").mkdir()
-    with pytest.raises(FileNotFoundError, match="contains no result record"):
-        export(student_folder, tmp_path / "hub", tmp_path / "records", "t", "i")
-    export(student_folder, tmp_path / "hub", None, "t", "i")
-    assert "Not measured yet." in (tmp_path / "hub" / "README.md").read_text()
+def test_student_without_position_encoding_is_not_called_alibi(tmp_path, teacher_folder):
+    save_student(str(teacher_folder), tmp_path / "nope", position_encoding="none")
+    export(tmp_path / "nope", tmp_path / "hub", "t", "i")
+    publish(tmp_path / "hub")
+    card = ModelCard.load(tmp_path / "hub" / "README.md")
+    assert "NoPE" in card.text
+    assert "torus" not in card.text
+    assert "alibi" not in card.data.tags
 
 
 def test_output_with_content_is_kept(hub_folder, student_folder):
     before = (hub_folder / "README.md").read_bytes()
     with pytest.raises(FileExistsError, match="not empty"):
-        export(student_folder, hub_folder, None, "t", "i")
+        export(student_folder, hub_folder, "t", "i")
     assert (hub_folder / "README.md").read_bytes() == before
 
 

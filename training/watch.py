@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A look at the student while it is trained: the positional probe, and a picture of principal components."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from common.files import new_file
+from evaluation.features import Backbone, dense_features
+from evaluation.panels import image_tile, map_tile, panel
+from evaluation.pca import feature_colours
+from evaluation.positional_probe import probe_images, summarise
+from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor, Dinov2AlibiModel
+
+PICTURED = 4  # images in a picture
+
+
+def watcher(
+    images: list[Image.Image], size: int, processor: Dinov2AlibiImageProcessor, run: Path, writes: bool
+) -> Callable[[int, Dinov2AlibiModel], dict[str, Any]]:
+    """A function of step and student, called after each validation.
+
+    Args:
+        images: to look at.
+        size: their shortest side in pixels.
+        processor: of the student.
+        run: the run's folder; pictures go into `pictures/`.
+        writes: whether this process writes them.
+
+    Returns:
+        The function; it gives the positional R² of the images under the names of the result records.
+    """
+
+    def look(step: int, student: Dinov2AlibiModel) -> dict[str, Any]:
+        training = student.training
+        backbone = Backbone(student.eval(), processor, str(run), "student")
+        maps = list(dense_features(backbone, images, size))
+        student.train(training)
+        if writes:
+            pairs = list(zip(images, maps, strict=True))[:PICTURED]
+            rows = [[image_tile(image), map_tile(feature_colours([[array]])[0][0], image)] for image, array in pairs]
+            with new_file(run / "pictures" / f"step-{step:08d}.png") as temporary:
+                panel(rows, ["image", f"step {step}"]).save(temporary, format="PNG")
+        return summarise(probe_images(maps))
+
+    return look
