@@ -1,68 +1,151 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Result records -> table and model card. Every figure is rendered from a record; nothing is typed in by hand."""
+"""Result records -> table and model card. Every figure is rendered from a record; nothing is typed in by hand.
+
+python -m evaluation.card results    # all records as one table
+"""
 
 import argparse
 import json
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from evaluation.records import read_records
+
 TEMPLATE = Path(__file__).with_name("card_template.md")
-# Which metric of a task a table shows, under which heading, with how many decimals.
+PUBLISHED = Path(__file__).with_name("published_results.json")
+DATA_SOURCES = Path(__file__).with_name("data_sources.json")
+
+
+class Headline(NamedTuple):
+    """A metric that tables show: its name in a record, what the row is called, and how many decimals it gets."""
+
+    metric: str
+    heading: str
+    decimals: int
+
+
+# Which metrics of a task tables and metadata show, in the order of the rows. A record must have one of them.
 HEADLINES = {
     "positional_probe": (
-        ("r2_all_patches", "R² of position, all patches", 2),
-        ("r2_held_out", "R² of position, held-out patches", 2),
+        Headline("r2_all_patches", "R² of position, all patches", 2),
+        Headline("r2_held_out", "R² of position, held-out patches", 2),
     ),
-    "teacher_agreement": (("cosine", "cosine to the teacher", 3),),
+    "positional_bias": (
+        Headline("random/ridge/x_y/output/r2_all_patches", "R² of position, ridge, all patches", 2),
+        Headline("random/ridge/x_y/output/r2_held_out", "R² of position, ridge, held-out patches", 2),
+        Headline("random/mlp/x_y/output/r2_held_out", "R² of position, MLP, held-out patches", 2),
+        Headline("random/channels/x_y/output/mean_r2_all_patches", "R² of position, mean of single channels", 2),
+    ),
+    "teacher_agreement": (Headline("cosine", "cosine to the teacher", 3),),
+    "patch_classifier": (Headline("miou", "mIoU of a linear patch classifier", 3),),
+    "linear_segmentation": (
+        Headline("miou", "mIoU of linear segmentation", 3),
+        Headline("miou_flip_ud", "mIoU, images upside down", 3),
+        Headline("miou_roll", "mIoU, images rolled", 3),
+        Headline("miou_rot90", "mIoU, images turned by 90°", 3),
+        Headline("pixel_accuracy", "pixel accuracy of linear segmentation", 3),
+    ),
+    "clusters": (
+        Headline("position_explains", "clusters that follow position, not content", 2),
+        Headline("content_explains", "clusters that follow content, not position", 2),
+        Headline("miou", "mIoU of clusters", 3),
+    ),
+    "trainable_segmentation": (
+        Headline("miou_first", "mIoU of trainable segmentation, first round", 3),
+        Headline("miou_best", "mIoU of trainable segmentation, best round", 3),
+    ),
 }
+SEGMENTATIONS = ("patch_classifier", "linear_segmentation", "trainable_segmentation")
+PIPELINES = {"ForSemanticSegmentation": "image-segmentation", "ForImageClassification": "image-classification"}
+FEATURES = "image-feature-extraction"
 
 
-def read_records(folder: str | Path) -> list[dict[str, Any]]:
-    """The result records of a folder, by file name.
+def headlines(record: Mapping[str, Any]) -> list[Headline]:
+    """What a table shows of a record.
 
     Raises:
-        FileNotFoundError: there are none.
-        ValueError: a file is no result record; the message says what it lacks.
+        ValueError: its task is unknown, or it has none of the task's metrics.
     """
-    paths = sorted(Path(folder).glob("*.json"))
-    if not paths:
-        raise FileNotFoundError(f"{folder} contains no result record (*.json); run an evaluation with --output there.")
-    return [read_record(path) for path in paths]
+    task, metrics = record["task"], record["metrics"]
+    if task not in HEADLINES:
+        raise ValueError(f"A record is of the task {task!r}; a table knows {', '.join(HEADLINES)}.")
+    shown = [headline for headline in HEADLINES[task] if headline.metric in metrics]
+    if not shown:
+        wanted = ", ".join(headline.metric for headline in HEADLINES[task])
+        raise ValueError(f"The {task} record of {record['model']['name']} has none of the metrics {wanted}.")
+    return shown
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """One result record."""
-    record = json.loads(path.read_text(encoding="utf-8"))
-    required = ("task", "metrics", "dataset", "model", "parameters", "seed", "versions", "device", "dtype", "seconds")
-    missing = [name for name in required if name not in record]
-    if not missing and record["task"] not in HEADLINES:
-        raise ValueError(f"{path} is of the task {record['task']!r}; a table knows {', '.join(HEADLINES)}.")
-    if missing:
-        raise ValueError(f"{path} is no complete result record: it lacks {', '.join(missing)}. Measure it again.")
-    return record
+def measured_on(record: Mapping[str, Any]) -> str:
+    """Data, split, number of images and their size in words."""
+    dataset, size = record["dataset"], record["parameters"].get("size")
+    name = dataset["name"] if dataset["split"] == "all" else f"{dataset['name']} {dataset['split']}"
+    return f"{name}, {dataset['images']} images" + (f", {size} px" if size else "")
 
 
-def headline(record: dict[str, Any]) -> list[tuple[str, str]]:
-    """What a table shows of a record: pairs of heading and figure."""
-    where = f"{record['dataset']['name']}, {record['parameters']['size']} px"
-    return [
-        (f"{heading} ({where})", f"{record['metrics'][name]:.{decimals}f}")
-        for name, heading, decimals in HEADLINES[record["task"]]
-    ]
-
-
-def results_table(records: Sequence[dict[str, Any]]) -> str:
-    """A Markdown table, a row per figure and a column per model, in the order in which they first occur."""
-    cells: dict[str, dict[str, str]] = {}
-    models = list(dict.fromkeys(record["model"]["name"] for record in records))
+def by_model(records: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Records by the names of their models, in the order in which these first occur."""
+    models: dict[str, list[dict[str, Any]]] = {}
     for record in records:
-        for heading, figure in headline(record):
-            cells.setdefault(heading, {})[record["model"]["name"]] = figure
-    rows = [["", *models]]
-    rows += [[heading, *(figures.get(model, "–") for model in models)] for heading, figures in cells.items()]
+        models.setdefault(record["model"]["name"], []).append(record)
+    return models
+
+
+def published_figures(record: Mapping[str, Any], metric: str) -> dict[str, float]:
+    """The paper's figures for a metric on data of the record's name and size, by model; none where it gives none."""
+    published = json.loads(PUBLISHED.read_text(encoding="utf-8"))
+    name, size = record["dataset"]["name"], record["parameters"].get("size")
+    for result in published["results"]:
+        same_data = name in result["datasets"] and result.get("size") in (None, size)
+        if result["metrics"].get(record["task"]) == metric and same_data:
+            return {model: result["figures"][model] for model in published["columns"] if model in result["figures"]}
+    return {}
+
+
+def table_rows(
+    models: Mapping[str, Sequence[dict[str, Any]]], published: bool
+) -> dict[tuple[str, str], dict[str, str]]:
+    """Figures by heading and data, then by model; rows in the order of `HEADLINES`."""
+    measured = [(model, record) for model, records in models.items() for record in records]
+    shown = [(headline, model, record) for model, record in measured for headline in headlines(record)]
+    order = [headline for task in HEADLINES.values() for headline in task]
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    fingerprints: dict[tuple[str, str], str] = {}
+    for headline, model, record in sorted(shown, key=lambda entry: order.index(entry[0])):
+        key = (headline.heading, measured_on(record))
+        row = rows.setdefault(key, {})
+        if model in row:
+            raise ValueError(f"Two records give the {' of '.join(key)}, for {model}. Remove one.")
+        if fingerprints.setdefault(key, record["dataset"]["fingerprint"]) != record["dataset"]["fingerprint"]:
+            raise ValueError(
+                f"The {' on '.join(key)}, was measured on other images for {model} than for {next(iter(row))}: the "
+                "fingerprints differ. Measure both on the same images, or give one data set another name."
+            )
+        row[model] = f"{record['metrics'][headline.metric]:.{headline.decimals}f}"
+        if published:
+            figures = published_figures(record, headline.metric)
+            row |= {f"paper: {name}": f"{figure:.{headline.decimals}f}" for name, figure in figures.items()}
+    return rows
+
+
+def results_table(models: Mapping[str, Sequence[dict[str, Any]]], published: bool = False) -> str:
+    """A Markdown table: a row per metric and data set, a column per model.
+
+    Args:
+        models: records by the heading of their column.
+        published: whether the paper's figures stand beside them, in columns of their own.
+
+    Raises:
+        ValueError: two records claim one cell, or a row would compare figures of different images.
+    """
+    cells = table_rows(models, published)
+    columns = [*models, *dict.fromkeys(name for row in cells.values() for name in row if name not in models)]
+    rows = [["metric", "data", *columns]]
+    rows += [[*key, *(figures.get(column, "–") for column in columns)] for key, figures in cells.items()]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
     lines = [f"| {' | '.join(row)} |" for row in padded]
@@ -70,74 +153,106 @@ def results_table(records: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def eval_results(records: Sequence[dict[str, Any]]) -> list[EvalResult]:
+def eval_results(records: Iterable[dict[str, Any]]) -> list[EvalResult]:
     """The records' figures as the Hub's model-index metadata."""
     return [
         EvalResult(
-            task_type="image-feature-extraction",
+            task_type="image-segmentation" if record["task"] in SEGMENTATIONS else FEATURES,
             dataset_type=record["dataset"]["name"].replace(" ", "-"),
             dataset_name=record["dataset"]["name"],
             dataset_split=record["dataset"]["split"],
-            metric_type=name,
-            metric_name=f"{heading} ({record['parameters']['size']} px)",
-            metric_value=round(record["metrics"][name], 4),
+            metric_type=headline.metric,
+            metric_name=f"{headline.heading} ({measured_on(record)})",
+            metric_value=round(record["metrics"][headline.metric], 4),
         )
         for record in records
-        for name, heading, _ in HEADLINES[record["task"]]
+        for headline in headlines(record)
     ]
 
 
+def command_of(record: Mapping[str, Any], model: str) -> str:
+    """The shell command that makes a record again with the model under another name or in another place."""
+    words = list(record["command"])
+    if "--model" in words:
+        words[words.index("--model") + 1] = model
+    return shlex.join(words)
+
+
 def render_card(
-    name: str, weights_sha256: str, records: Sequence[dict[str, Any]], teacher: str, images: str, base_model: str | None
+    name: str,
+    config: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    weights_sha256: str,
+    records: Sequence[dict[str, Any]],
+    compared: Sequence[dict[str, Any]] = (),
+    figures: Mapping[str, str] | None = None,
+    examples: Sequence[str] = (),
 ) -> str:
     """Text of a model card.
 
     Args:
-        name: of the model.
-        weights_sha256: of its weights file; records of other weights appear for comparison only.
-        records: of the model and of those it is compared with.
-        teacher: what the model was distilled from, in words.
-        images: what it was distilled on, in words.
-        base_model: Hub id of the teacher, if it has one.
+        name: of the model, as one loads it: a Hub id or a folder.
+        config: the model's `config.json`.
+        provenance: what the model is (`summary`), where its weights are from (`weights`), their `license` and the
+            Hub id of their `base_model`, if any.
+        weights_sha256: of its weights file.
+        records: of this model.
+        compared: records of others, for columns of their own in the table; they are no part of the metadata.
+        figures: captions by the path of the picture in the model's folder.
+        examples: paths of example images in the model's folder.
 
     Raises:
-        ValueError: no record belongs to these weights.
+        ValueError: the records contradict each other, or are of a task that no table knows.
     """
-    own = [record for record in records if record["model"]["weights_sha256"] == weights_sha256]
-    if records and not own:
-        found = ", ".join(sorted({record["model"]["name"] for record in records}))
-        raise ValueError(
-            f"None of the {len(records)} records was measured on these weights (SHA-256 {weights_sha256[:12]}…); they "
-            f"are of {found}. Measure the model that you export."
-        )
+    short_name = name.rsplit("/", 1)[-1]
+    others = by_model(compared)
+    if short_name in others:
+        raise ValueError(f"A record to compare with is of a model called {short_name}, like this one. Rename one.")
+    architecture = (config.get("architectures") or [""])[0]
     data = ModelCardData(
-        license="apache-2.0",
+        license=provenance["license"],
         library_name="transformers",
-        pipeline_tag="image-feature-extraction",
-        base_model=base_model,
-        tags=["alibi", "custom_code", "dense-features", "dinov2", "materials-science", "microscopy"],
-        model_name=name,
-        eval_results=eval_results(own) or None,
+        pipeline_tag=next((tag for suffix, tag in PIPELINES.items() if architecture.endswith(suffix)), FEATURES),
+        base_model=provenance["base_model"],
+        tags=sorted(["dense-features", "materials-science", "microscopy", *family_tags(config)]),
+        widget=[{"src": path, "example_title": Path(path).stem.replace("_", " ")} for path in examples] or None,
+        model_name=short_name,
+        eval_results=eval_results(records) or None,
     )
+    sources = json.loads(DATA_SOURCES.read_text(encoding="utf-8"))
+    datasets = {record["dataset"]["fingerprint"]: record["dataset"] for record in (*records, *compared)}
     card = ModelCard.from_template(
         data,
         template_str=TEMPLATE.read_text(encoding="utf-8"),
         name=name,
-        teacher=teacher,
-        images=images,
+        short_name=short_name,
+        provenance=provenance,
+        custom_code="auto_map" in config,
+        alibi=config.get("position_encoding") == "alibi",
         weights_sha256=weights_sha256,
-        table=results_table(records) if records else None,
-        records=own,
+        table=results_table({short_name: records} | others, published=True) if records else None,
+        published=json.loads(PUBLISHED.read_text(encoding="utf-8"))["source"],
+        commands=[(record, measured_on(record), command_of(record, name)) for record in records],
+        datasets=[dataset | {"source": sources.get(dataset["name"])} for dataset in datasets.values()],
+        figures=figures or {},
+        examples=examples,
     )
-    return str(card)
+    return f"{card}\n"
+
+
+def family_tags(config: Mapping[str, Any]) -> list[str]:
+    """The Hub's tags for what kind of model it is."""
+    if "auto_map" not in config:
+        return [config["model_type"]]
+    return ["custom_code", "dinov2", *(["alibi"] if config["position_encoding"] == "alibi" else [])]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Print result records as one table.")
-    parser.add_argument("records", type=Path, help="folder with result records")
+    parser.add_argument("records", type=Path, nargs="+", help="result records, or folders with them")
     arguments = parser.parse_args()
     try:
-        print(results_table(read_records(arguments.records)))
+        print(results_table(by_model(read_records(arguments.records).values())))
     except (ValueError, OSError) as error:
         parser.error(str(error))
 

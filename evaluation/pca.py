@@ -1,135 +1,199 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of dense features: the first three principal components of each image as red, green and blue.
+"""Pictures of dense features: the first three principal components as red, green and blue.
 
-python -m evaluation.pca --models teacher student --images data/micrographs --size 518 --output panel.png
+    python -m evaluation.pca --models teacher student --images data/micrographs --size 518 --output panel.png
+
+Each image has components of its own, turned so that like colours mean like things in all models (figure 5 of arXiv
+2603.16840). The paper's other figures of components are this command with other models, sizes and options:
+
+    --shared --foreground                  images of one kind in common components, background black (S13)
+    --standardise                          every channel at equal variance first (S12)
+    --models nope alibi                    the bias beside none (S9)
+    --models constant learned              constant beside learned slopes (S7)
+    --models before after                  without and with the high-resolution stage (S8)
+    --size 224 518 1022                    growing inputs (S11)
 """
 
-import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from sklearn.decomposition import PCA
-from transformers.utils import logging
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-from common.files import new_file
-from common.images import find_images, read_image
-from evaluation.features import dense_features, load_backbone
+from common.images import read_image
+from evaluation.features import dense_features
+from evaluation.figures import figure_columns, figure_parser, image_paths, run_figure
+from evaluation.panels import image_tile, map_tile, panel, resample
 
 COMPONENTS = 3
-ROW_HEIGHT, GAP = 259, 6  # pixels
+CONSTANT = 1e-4  # features that spread less are the same in all patches: rounding makes them differ by about 1e-6
 TRIMMED = 1.0  # percent at either end: a few outlying patches would else take all the contrast
 
 
-def principal_components(features: np.ndarray) -> np.ndarray:
-    """Standard scores of the first three principal components, `(h, w, D)` -> `(h, w, 3)`.
+def principal_components(
+    maps: Sequence[np.ndarray], standardise: bool = False, foreground: bool = False
+) -> list[np.ndarray]:
+    """Standard scores of the first three principal components that feature maps have in common.
+
+    Args:
+        maps: `(h, w, D)` each; grids may differ.
+        standardise: whether to bring every channel to mean 0 and variance 1 first.
+        foreground: whether to look at the foreground alone, see `foreground_patches`.
+
+    Returns:
+        `(h, w, 3)` for each map; NaN in the background.
+
+    Raises:
+        ValueError: there are fewer than 3 patches, or foreground patches, or channels.
+    """
+    patches = np.concatenate([array.reshape(-1, array.shape[-1]) for array in maps])
+    kept = foreground_patches(maps, standardise) if foreground else np.ones(len(patches), dtype=bool)
+    components = np.full((len(patches), COMPONENTS), np.nan)
+    components[kept] = project(patches[kept], COMPONENTS, standardise)
+    if relative_spread(patches[kept]) < CONSTANT:
+        components[kept] = 0  # and not rounding errors in full contrast
+    pieces = np.split(components, np.cumsum([array.shape[0] * array.shape[1] for array in maps])[:-1])
+    return [piece.reshape(*array.shape[:2], COMPONENTS) for piece, array in zip(pieces, maps, strict=True)]
+
+
+def relative_spread(patches: np.ndarray) -> float:
+    """How far patches `(n, D)` lie from their mean, as a fraction of their length (root mean squares), 0 to 1."""
+    patches = patches.astype(np.float64)
+    deviation = patches - patches.mean(axis=0)
+    return float(np.linalg.norm(deviation) / max(np.linalg.norm(patches), np.finfo(float).tiny))
+
+
+def project(patches: np.ndarray, count: int, standardise: bool = False, whiten: bool = True) -> np.ndarray:
+    """Patches `(n, D)` on their first principal components, `(n, count)`; of variance 1 each if `whiten`.
 
     Raises:
         ValueError: there are fewer than 3 patches or channels.
     """
-    rows, columns, width = features.shape
-    if min(rows * columns, width) < COMPONENTS:
-        raise ValueError(f"{rows}×{columns} patches of {width} channels have no {COMPONENTS} components.")
-    pca = PCA(COMPONENTS, whiten=True, svd_solver="full")
-    return pca.fit_transform(features.reshape(-1, width)).reshape(rows, columns, COMPONENTS)
+    if min(patches.shape) < COMPONENTS:
+        raise ValueError(f"{len(patches)} patches of {patches.shape[1]} channels have no {COMPONENTS} components.")
+    pca = PCA(count, whiten=whiten, svd_solver="full")
+    return (make_pipeline(StandardScaler(), pca) if standardise else pca).fit_transform(patches)
 
 
-def align_components(components: np.ndarray, reference: np.ndarray) -> np.ndarray:
+def foreground_patches(maps: Sequence[np.ndarray], standardise: bool = False) -> np.ndarray:
+    """Which patches are foreground: those on one side of Otsu's threshold of the first principal component.
+
+    The first component of photographs separates object and background (DINOv2, arXiv 2304.07193). Its
+    sign means nothing: the foreground is the side that is rarer along the borders than inside.
+
+    Args:
+        maps: `(h, w, D)` each; all of them have the component and the threshold in common.
+
+    Returns:
+        Boolean, for the patches of all maps one after the other.
+    """
+    border = []
+    for array in maps:
+        inside = np.zeros(array.shape[:2], dtype=bool)
+        inside[1:-1, 1:-1] = True
+        border.append(~inside.ravel())
+    first = project(np.concatenate([array.reshape(-1, array.shape[-1]) for array in maps]), 1, standardise)[:, 0]
+    above = first > otsu_threshold(first)
+    return above if above[np.concatenate(border)].mean() <= above.mean() else ~above
+
+
+def otsu_threshold(values: np.ndarray) -> float:
+    """Otsu's threshold, without a histogram: the value that splits `values` into `<=` and `>` with the largest variance
+    between the two; the only value if all are equal."""
+    values = np.sort(values, axis=None).astype(np.float64)
+    below = np.arange(1, len(values))
+    sums = np.cumsum(values - values.mean())[:-1]
+    # n² / n₁n₂ · (sum below)² is the variance between the classes up to a factor, as the sum of all is 0.
+    variance = sums**2 / (below * (len(values) - below))
+    variance[values[1:] == values[:-1]] = 0  # equal values stay together
+    return float(values[np.argmax(variance)])
+
+
+def align_components(maps: Sequence[np.ndarray], reference: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Order and turn components to be like those of another model, so that like colours mean like things.
 
     Args:
-        components, reference: `(h, w, 3)` of the same image.
+        maps, reference: `(h, w, 3)` of the same images; grids may differ, and patches that are NaN do not count.
 
     Returns:
-        `components` reordered, some with the sign changed: each reference component in turn takes the free one that
-        correlates with it most.
+        `maps` with their components reordered, some with the sign changed: each reference component in turn takes the
+        free one that correlates with it most.
     """
-    found, wanted = (array.reshape(-1, COMPONENTS) for array in (components, reference))
-    correlation = np.nan_to_num(np.corrcoef(found, wanted, rowvar=False)[:COMPONENTS, COMPONENTS:])
-    free, aligned = list(range(COMPONENTS)), []
+    found = np.concatenate([array.reshape(-1, COMPONENTS) for array in maps])
+    wanted = np.concatenate(
+        [
+            resample(other, *array.shape[:2]).reshape(-1, COMPONENTS)
+            for array, other in zip(maps, reference, strict=True)
+        ]
+    )
+    both = np.isfinite(found[:, 0]) & np.isfinite(wanted[:, 0])
+    if both.sum() < 2:
+        return list(maps)
+    with np.errstate(invalid="ignore"):  # components that do not vary
+        correlation = np.nan_to_num(np.corrcoef(found[both], wanted[both], rowvar=False)[:COMPONENTS, COMPONENTS:])
+    free, order, signs = list(range(COMPONENTS)), [], []
     for column in correlation.T:
         best = max(free, key=lambda index: abs(column[index]))
         free.remove(best)
-        aligned.append(components[..., best] * (-1 if column[best] < 0 else 1))
-    return np.stack(aligned, axis=-1)
+        order.append(best)
+        signs.append(-1 if column[best] < 0 else 1)
+    return [array[..., order] * signs for array in maps]
 
 
-def colours(components: np.ndarray) -> np.ndarray:
-    """Components `(h, w, 3)` as uint8 colours, each component stretched over the full range."""
-    low, high = np.percentile(components, (TRIMMED, 100 - TRIMMED), axis=(0, 1))
-    scaled = (components - low) / np.maximum(high - low, np.finfo(float).tiny)
-    return (scaled.clip(0, 1) * 255).round().astype(np.uint8)
+def colours(maps: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Components `(h, w, 3)` as uint8 colours, each component stretched over the full range.
+
+    What does not vary is grey, NaN is black.
+    """
+    values = np.concatenate([array.reshape(-1, COMPONENTS) for array in maps])
+    low, high = np.nanpercentile(values, (TRIMMED, 100 - TRIMMED), axis=0)
+    flat = high == low
+    scaled = [np.where(flat, array - low + 0.5, (array - low) / np.where(flat, 1, high - low)) for array in maps]
+    return [(np.nan_to_num(array.clip(0, 1)) * 255).round().astype(np.uint8) for array in scaled]
 
 
-def tile_width(image: Image.Image, height: int = ROW_HEIGHT) -> int:
-    """Width of an image drawn `height` pixels high."""
-    return round(image.width * height / image.height)
-
-
-def pca_row(image: Image.Image, features: Sequence[np.ndarray], height: int = ROW_HEIGHT) -> Image.Image:
-    """An image and its feature maps side by side.
+def feature_colours(
+    models: Sequence[Sequence[np.ndarray]], standardise: bool = False, foreground: bool = False
+) -> list[list[np.ndarray]]:
+    """Feature maps as pictures: one basis for the images of a model, colours matched to the first model's.
 
     Args:
-        image: as the models saw it.
-        features: `(h, w, D)` for each model; colours are matched to the first one's.
-        height: of the row in pixels.
+        models: of each model, `(h, w, D)` for each image.
+        standardise, foreground: as in `principal_components`.
+
+    Returns:
+        Of each model, `(h, w, 3)` uint8 for each image.
     """
-    components = [principal_components(array) for array in features]
-    maps = [components[0], *(align_components(other, components[0]) for other in components[1:])]
-    size = (tile_width(image, height), height)
-    tiles = [image.convert("RGB").resize(size, Image.Resampling.LANCZOS)]
-    tiles += [Image.fromarray(colours(array)).resize(size, Image.Resampling.NEAREST) for array in maps]
-    return stack(tiles, horizontal=True)
-
-
-def stack(tiles: Sequence[Image.Image], horizontal: bool, gap: int = GAP) -> Image.Image:
-    """Pictures in a row or a column on white."""
-    along = [tile.width if horizontal else tile.height for tile in tiles]
-    across = max(tile.height if horizontal else tile.width for tile in tiles)
-    length = sum(along) + gap * (len(tiles) - 1)
-    sheet = Image.new("RGB", (length, across) if horizontal else (across, length), "white")
-    offset = 0
-    for tile, extent in zip(tiles, along, strict=True):
-        sheet.paste(tile, (offset, 0) if horizontal else (0, offset))
-        offset += extent + gap
-    return sheet
-
-
-def heading(labels: Sequence[str], width: int, height: int = 24, gap: int = GAP) -> Image.Image:
-    """A strip with a label over the middle of each column, for columns of equal width."""
-    strip = Image.new("RGB", (len(labels) * (width + gap) - gap, height), "white")
-    draw, font = ImageDraw.Draw(strip), ImageFont.load_default(size=height * 0.7)
-    for column, label in enumerate(labels):
-        draw.text((column * (width + gap) + width / 2, height / 2), label, fill="black", font=font, anchor="mm")
-    return strip
-
-
-def pca_panel(sources: Sequence[str | Path], paths: Sequence[Path], size: int, output: str | Path, device: str) -> None:
-    """One row per image: the image, then a picture for each model; written as PNG."""
-    images = [read_image(path) for path in paths]
-    backbones = [load_backbone(source, device) for source in sources]
-    features = [list(dense_features(backbone, images, size, progress=True)) for backbone in backbones]
-    rows = [pca_row(image, maps) for image, *maps in zip(images, *features, strict=True)]
-    labels = heading(["image", *(backbone.name for backbone in backbones)], tile_width(images[0]))
-    with new_file(output) as temporary:
-        stack([labels, *rows], horizontal=False).save(temporary, format="PNG")
+    first, *others = [principal_components(maps, standardise, foreground) for maps in models]
+    return [colours(first), *(colours(align_components(other, first)) for other in others)]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", required=True, help="Hub ids or folders, one column each")
-    parser.add_argument("--images", required=True, help="folder of images, one row each")
-    parser.add_argument("--size", type=int, default=518, help="shortest side in pixels at which the models see images")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--output", type=Path, required=True, help="PNG file")
-    arguments = parser.parse_args()
-    logging.disable_progress_bar()
-    try:
-        pca_panel(arguments.models, find_images(arguments.images), arguments.size, arguments.output, arguments.device)
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
-    print(f"{arguments.output}: image, {', '.join(arguments.models)}")
+    parser = figure_parser(__doc__)
+    parser.add_argument("--shared", action="store_true", help="one basis for all images of a model, not one for each")
+    parser.add_argument("--foreground", action="store_true", help="components of the foreground; background is black")
+    parser.add_argument("--standardise", action="store_true", help="bring every channel to variance 1 first")
+
+    def command(arguments) -> Image.Image:
+        images = [read_image(path) for path in image_paths(arguments)]
+        labels, features = ["image"], []
+        for column in figure_columns(arguments):
+            labels.append(column.label)
+            features.append(list(dense_features(column.backbone, images, column.size, progress=True)))
+        by_image = list(zip(*features, strict=True))
+        groups = [features] if arguments.shared else [[[array] for array in maps] for maps in by_image]
+        rows = []
+        for models in groups:
+            rows += list(zip(*feature_colours(models, arguments.standardise, arguments.foreground), strict=True))
+        tiles = [
+            [image_tile(image), *(map_tile(picture, image) for picture in row)]
+            for image, row in zip(images, rows, strict=True)
+        ]
+        return panel(tiles, labels)
+
+    run_figure(parser, command)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ Two R² are reported: over all patches, those the probe was fitted on included, 
 A model without semantics has a low R² too: read it beside a semantic score.
 """
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +16,16 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from sklearn.linear_model import Ridge
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from common.images import read_folder
-from evaluation.arguments import common_parser, run_command
-from evaluation.features import Backbone, dense_features, load_backbone
+from evaluation.arguments import common_parser, measured_backbone, run_command
+from evaluation.features import Backbone, dense_features
+from evaluation.joint_probes import predict, r_squared
 from evaluation.noise import noise_images
+from evaluation.patch_sampling import TRAIN_FRACTION, sample_patches
+from evaluation.position_targets import position_targets
 from evaluation.records import DatasetFacts, Stopwatch, describe_images, make_record
 
-TRAIN_FRACTION = 1 / 36
 REPEATS = 6
 
 
@@ -35,29 +35,6 @@ class ProbeScore:
 
     all_patches: float
     held_out: float
-
-
-def position_targets(rows: int, columns: int) -> np.ndarray:
-    """Places of the patches of a grid, `(rows·columns, 2)`: x and y, from 0 at the first to 1 at the last."""
-    y, x = np.meshgrid(np.linspace(0, 1, rows), np.linspace(0, 1, columns), indexing="ij")
-    return np.stack([x.ravel(), y.ravel()], axis=1)
-
-
-def sample_patches(count: int, fraction: float, random: np.random.Generator) -> np.ndarray:
-    """A random choice of patches, `(count,)` boolean; `fraction` of them, rounded down.
-
-    Raises:
-        ValueError: fewer than 2 would be chosen, or none left to test on.
-    """
-    chosen = int(count * fraction)
-    if not 2 <= chosen < count:
-        raise ValueError(
-            f"{fraction:.3g} of {count} patches are {chosen}; the probe needs 2 to fit on and 1 to test on. Use larger "
-            "images or another fraction."
-        )
-    mask = np.zeros(count, dtype=bool)
-    mask[random.choice(count, chosen, replace=False)] = True
-    return mask
 
 
 def probe_position(features: np.ndarray, train: np.ndarray) -> ProbeScore:
@@ -72,10 +49,9 @@ def probe_position(features: np.ndarray, train: np.ndarray) -> ProbeScore:
     """
     rows, columns, width = features.shape
     targets = position_targets(rows, columns)
-    # In double precision: a probe on a few dozen patches of some hundred channels is ill-conditioned.
-    inputs = features.reshape(-1, width).astype(np.float64)
-    probe = make_pipeline(StandardScaler(), Ridge()).fit(inputs[train], targets[train])
-    return ProbeScore(float(probe.score(inputs, targets)), float(probe.score(inputs[~train], targets[~train])))
+    predictions = predict("ridge", features.reshape(-1, width), targets, train)
+    scores = (r_squared(predictions, targets, patches).mean() for patches in (np.s_[:], ~train))
+    return ProbeScore(*map(float, scores))
 
 
 def probe_images(
@@ -153,20 +129,37 @@ def measure(
     return make_record("positional_probe", metrics, dataset, backbone, parameters, seed, stopwatch)
 
 
-def main() -> None:
-    parser = common_parser(__doc__)
+def add_image_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say which images a positional probe is to see: a folder, or noise."""
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--images", help="folder of images")
     source.add_argument("--noise", type=int, help="number of images of uniform noise")
+
+
+def read_images(arguments: argparse.Namespace) -> tuple[list[Image.Image], DatasetFacts]:
+    """The images that the options of `add_image_options` ask for.
+
+    Raises:
+        ValueError: there is less than one image to make, or `read_folder` raises it.
+        FileNotFoundError: as `read_folder`.
+    """
+    if arguments.images:
+        images, name = read_folder(arguments.images), Path(arguments.images).name
+    elif arguments.noise < 1:
+        raise ValueError(f"{arguments.noise} images of noise were asked for; give 1 or more.")
+    else:
+        images, name = noise_images(arguments.noise, arguments.size, arguments.seed), "uniform noise"
+    return images, describe_images(name, images)
+
+
+def main() -> None:
+    parser = common_parser(__doc__)
+    add_image_options(parser)
     parser.add_argument("--repeats", type=int, default=REPEATS, help="draws of patches per image")
 
     def command(arguments) -> dict[str, Any]:
-        if arguments.images:
-            images, name = read_folder(arguments.images), Path(arguments.images).name
-        else:
-            images, name = noise_images(arguments.noise, arguments.size, arguments.seed), "uniform noise"
-        backbone = load_backbone(arguments.model, arguments.device, arguments.name)
-        dataset = describe_images(name, images)
+        images, dataset = read_images(arguments)
+        backbone = measured_backbone(arguments)
         return measure(backbone, images, dataset, arguments.size, arguments.repeats, seed=arguments.seed)
 
     run_command(parser, command)

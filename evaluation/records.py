@@ -2,11 +2,14 @@
 """Result records: one JSON file per result, with all that is needed to check it or to make it again."""
 
 import hashlib
+import json
+import math
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -16,6 +19,20 @@ from common.files import sha256_of
 from evaluation.features import Backbone
 
 LIBRARIES = ("numpy", "scikit-learn", "torch", "transformers")
+# A record's fields, and for those that are objects what they hold at least.
+FIELDS: dict[str, tuple[str, ...] | None] = {
+    "task": None,
+    "metrics": (),
+    "dataset": ("name", "split", "images", "fingerprint"),
+    "model": ("name", "weights_sha256", "config"),
+    "parameters": (),
+    "seed": None,
+    "versions": ("python", *LIBRARIES),
+    "device": None,
+    "dtype": None,
+    "seconds": None,
+    "command": None,
+}
 
 
 @dataclass(frozen=True)
@@ -49,11 +66,12 @@ def describe_images(name: str, images: Sequence[Image.Image], split: str = "all"
 
 
 def model_facts(backbone: Backbone) -> dict[str, Any]:
-    """Name, configuration and SHA-256 of the weights file of a backbone."""
+    """Name, configuration and SHA-256 of the weights file of a backbone, and what is done to its features, if so."""
     weights = cached_file(backbone.source, SAFE_WEIGHTS_NAME)
     config = backbone.model.config.to_dict()
     config.pop("_name_or_path", None)
-    return {"name": backbone.name, "weights_sha256": sha256_of(str(weights)), "config": config}
+    facts = {"name": backbone.name, "weights_sha256": sha256_of(str(weights)), "config": config}
+    return facts | ({"removal": backbone.removal.facts} if backbone.removal else {})
 
 
 def make_record(
@@ -75,6 +93,9 @@ def make_record(
         parameters: every setting of the measurement but the seed.
         seed: of everything random in it.
         stopwatch: made when the measurement began.
+
+    Returns:
+        All `FIELDS` but `command`, which `evaluation.arguments` adds.
     """
     return {
         "task": task,
@@ -88,3 +109,61 @@ def make_record(
         "dtype": str(backbone.model.dtype).removeprefix("torch."),
         "seconds": stopwatch.seconds,
     }
+
+
+def read_records(paths: Iterable[Path]) -> dict[Path, dict[str, Any]]:
+    """Result records by their paths: of files, and of folders (their `*.json`, by name).
+
+    Raises:
+        FileNotFoundError: a path does not exist, or is a folder without a record.
+        ValueError: a file is no complete result record; the message names it and what is wrong.
+    """
+    records: dict[Path, dict[str, Any]] = {}
+    for path in paths:
+        files = sorted(path.glob("*.json")) if path.is_dir() else [path]
+        if not files:
+            raise FileNotFoundError(
+                f"{path} contains no result record (*.json); run an evaluation with --output there."
+            )
+        records |= {file: read_record(file) for file in files}
+    return records
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """One complete result record: all fields that `make_record` and the commands write, and figures that are finite.
+
+    Raises:
+        ValueError: it is not; the message names the file and what is wrong.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}). Measure it again.") from error
+    if missing := missing_fields(record):
+        raise ValueError(f"{path} is no complete result record: it lacks {', '.join(missing)}. Measure it again.")
+    wrong = [name for name, value in record["metrics"].items() if not is_finite(value)]
+    if wrong or not record["metrics"]:
+        what = f"{', '.join(wrong)}, which must be finite numbers" if wrong else "no metrics"
+        raise ValueError(f"{path} is no complete result record: it has {what}. Measure it again.")
+    return record
+
+
+def missing_fields(record: Any) -> list[str]:
+    """What a record lacks, such as `["seed", "dataset.fingerprint"]`."""
+    if not isinstance(record, dict):
+        return list(FIELDS)
+    objects = {name: parts for name, parts in FIELDS.items() if parts is not None}
+    missing = [
+        name for name in FIELDS if name not in record or (name in objects and not isinstance(record[name], dict))
+    ]
+    return missing + [
+        f"{name}.{part}"
+        for name, parts in objects.items()
+        for part in parts
+        if name not in missing and part not in record[name]
+    ]
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value is a number, and neither NaN nor infinite."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -39,7 +39,7 @@ def test_both_ends_of_the_range_agree(tmp_path, tiny_model, bias):
     model.save_pretrained(tmp_path / "student")
     processor = Dinov2AlibiImageProcessor(crop_size={"height": 70, "width": 98})
     processor.save_pretrained(tmp_path / "student")
-    export(tmp_path / "student", tmp_path / "hub", None, "a tiny teacher", "no images")
+    export(tmp_path / "student", tmp_path / "hub", "a tiny teacher", "no images")
     image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
     np.save(tmp_path / "image.npy", image)
 

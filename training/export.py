@@ -14,6 +14,7 @@ import shutil
 from importlib.metadata import files
 from pathlib import Path
 
+import torch
 from transformers import AutoConfig, PreTrainedModel
 from transformers.utils import logging
 
@@ -53,7 +54,14 @@ def package_files() -> list[Path]:
     return sorted(path for path in folder.glob("*.py") if path.name != "__init__.py")
 
 
-def export(student: str | Path, output: str | Path, teacher: str, images: str, base_model: str | None = None) -> None:
+def export(
+    student: str | Path,
+    output: str | Path,
+    teacher: str,
+    images: str,
+    base_model: str | None = None,
+    half: bool = False,
+) -> None:
     """Write a Hub folder.
 
     Args:
@@ -61,6 +69,8 @@ def export(student: str | Path, output: str | Path, teacher: str, images: str, b
         output: folder to make; its name is the model's name in the card.
         teacher, images: what the model was distilled from and on, in words, for the card.
         base_model: Hub id of the teacher, if it has one.
+        half: whether the weights file is in half precision. The model is loaded in single precision all the same,
+            unless another `dtype` is asked for.
 
     Raises:
         FileExistsError: `output` is a folder with something in it.
@@ -68,12 +78,15 @@ def export(student: str | Path, output: str | Path, teacher: str, images: str, b
     """
     require_new_folder(output)
     model_class = class_of(student)
-    model = model_class.from_pretrained(student)
+    model = model_class.from_pretrained(student, dtype=torch.float32)
+    if half:
+        model = model.half().float()  # rounded: what will be loaded
     processor = Dinov2AlibiImageProcessor.from_pretrained(student)
     model.config.auto_map = AUTO_MAP
     processor.auto_map = {"AutoImageProcessor": AUTO_MAP["AutoImageProcessor"]}
     with new_folder(output) as folder:
-        model.save_pretrained(folder)
+        weights = {name: value.half() for name, value in model.state_dict().items()} if half else None
+        model.save_pretrained(folder, state_dict=weights)
         processor.save_pretrained(folder)
         for path in package_files():
             shutil.copyfile(path, folder / path.name)
@@ -120,11 +133,13 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=Path, help="Hub folder to make, named like the model")
     parser.add_argument("--teacher-name", required=True, help="what the model was distilled from, for the card")
     parser.add_argument("--images-name", required=True, help="what the model was distilled on, for the card")
+    parser.add_argument("--half", action="store_true", help="write the weights in half precision")
     parser.add_argument("--base-model", help="Hub id of the teacher, if it has one")
     arguments = parser.parse_args()
     logging.disable_progress_bar()
     try:
-        export(arguments.student, arguments.output, arguments.teacher_name, arguments.images_name, arguments.base_model)
+        names = (arguments.teacher_name, arguments.images_name, arguments.base_model)
+        export(arguments.student, arguments.output, *names, half=arguments.half)
     except (ValueError, OSError) as error:
         parser.error(str(error))
     print(f"{arguments.output}: ready for evaluation.publish")

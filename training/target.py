@@ -185,4 +185,7 @@ class Target:
                     tokens = {name: value[number].clone() for name, value in computed.items()}
                     self.store.write(key, tokens)
                     found[number] = tokens
-        return {name: torch.stack([tokens[name] for tokens in found if tokens]).to(pixels.device) for name in names}
+        # Autocast cannot stack half precision on every device.
+        return {
+            name: torch.stack([tokens[name].float() for tokens in found if tokens]).to(pixels.device) for name in names
+        }

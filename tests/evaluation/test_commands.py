@@ -8,7 +8,7 @@ import sys
 import pytest
 from PIL import Image
 
-from evaluation.card import results_table
+from evaluation.card import by_model, results_table
 from evaluation.noise import noise_images
 from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor
 
@@ -35,7 +35,7 @@ def test_probe_writes_a_record_and_prints_its_figures(tmp_path, model_folder):
     assert record["model"]["name"] == "tiny"
     assert record["dataset"]["images"] == 2
     assert f"{record['metrics']['r2_held_out']:8.4f}" in result.stdout
-    assert "tiny" in results_table([record])
+    assert "tiny" in results_table(by_model([record]))
 
 
 @pytest.mark.parametrize("kind", ["empty", "truncated", "missing", "small"])

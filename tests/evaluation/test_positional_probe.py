@@ -4,13 +4,12 @@
 import numpy as np
 import pytest
 
+from evaluation.patch_sampling import sample_patches
 from evaluation.positional_probe import (
     channel_scores,
     most_positional_channels,
-    position_targets,
     probe_images,
     probe_position,
-    sample_patches,
     summarise,
 )
 
@@ -37,12 +36,6 @@ def slow_ridge_r2(features: np.ndarray, train: np.ndarray, test: np.ndarray) -> 
     residual = ((inputs[test] @ weights + offset - targets[test]) ** 2).sum(axis=0)
     total = ((targets[test] - targets[test].mean(axis=0)) ** 2).sum(axis=0)
     return float(np.mean(1 - residual / total))
-
-
-def test_targets_run_from_0_to_1_along_columns_and_rows():
-    targets = position_targets(3, 5).reshape(3, 5, 2)
-    np.testing.assert_allclose(targets[1, :, 0], [0, 0.25, 0.5, 0.75, 1])
-    np.testing.assert_allclose(targets[:, 2, 1], [0, 0.5, 1])
 
 
 @pytest.mark.parametrize("shape", [(37, 37), (20, 45)])
@@ -74,17 +67,6 @@ def test_scores_are_those_of_the_seed():
     features = [features_with_position(20, 20, noise=1.0)]
     assert probe_images(features, seed=3) == probe_images(features, seed=3)
     assert probe_images(features, seed=3) != probe_images(features, seed=4)
-
-
-def test_sample_is_of_the_fraction():
-    mask = sample_patches(37 * 37, 1 / 36, np.random.default_rng(0))
-    assert mask.sum() == 38
-
-
-@pytest.mark.parametrize(("count", "fraction"), [(71, 1 / 36), (10, 1.0)])
-def test_too_few_patches_are_refused(count, fraction):
-    with pytest.raises(ValueError, match="the probe needs 2 to fit on and 1 to test on"):
-        sample_patches(count, fraction, np.random.default_rng(0))
 
 
 def test_channel_score_is_the_squared_correlation():

@@ -112,6 +112,13 @@ def test_stored_targets_are_found_again_and_rounded_to_half_precision(target, pi
     assert len(list(tmp_path.rglob("*.safetensors"))) == 9
 
 
+def test_stored_targets_are_read_under_autocast(target, pixels, tmp_path):
+    made = target(store=TensorStore(tmp_path))
+    with torch.autocast("cpu", torch.bfloat16):
+        first = made(pixels, ALL)
+        assert all(torch.equal(first[name], again) for name, again in made(pixels, ALL).items())
+
+
 def test_one_missing_crop_changes_nothing_for_the_others(target, pixels, tmp_path):
     made = target(store=TensorStore(tmp_path))
     first = made(pixels, [PATCHES])

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A folder to the Hub: in one commit, and what arrived compared with what was sent."""
+
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub.errors import HTTPError
+from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils.sha import git_hash
+
+from common.files import sha256_of
+
+# What this project alone writes in a repository, so that files which are there no longer may go.
+OWN_FOLDERS = ("compared/", "examples/", "figures/", "results/")
+
+
+def push_folder(folder: Path, repo_id: str, endpoint: str | None = None) -> str:
+    """Make a model repository if there is none, and bring a folder's files into it.
+
+    All files change in one commit: nobody sees weights with the card of others. Files in `OWN_FOLDERS` that the folder
+    no longer has are removed, other files of the repository stay.
+
+    Args:
+        folder: with the model; hidden files and folders stay at home.
+        repo_id: such as `"namespace/name"`.
+        endpoint: address of the Hub; that of `HF_ENDPOINT`, or the public Hub, if not given.
+
+    Returns:
+        The commit's address.
+
+    Raises:
+        OSError: the Hub refused, could not be reached, or has other bytes than the folder afterwards. The same call may
+            be made again.
+        ValueError: the Hub takes the name or the card's metadata for wrong.
+    """
+    api = HfApi(endpoint=endpoint)
+    files = folder_files(folder)
+    try:
+        api.create_repo(repo_id, exist_ok=True)
+        stale = [path for path in api.list_repo_files(repo_id) if path.startswith(OWN_FOLDERS) and path not in files]
+        commit = api.create_commit(
+            repo_id,
+            [
+                *(CommitOperationAdd(name, path) for name, path in files.items()),
+                *(CommitOperationDelete(name) for name in stale),
+            ],
+            commit_message="Publish weights, card and results",
+        )
+        arrived = api.list_repo_tree(repo_id, recursive=True, revision=commit.oid)
+        entries = {entry.path: entry for entry in arrived if isinstance(entry, RepoFile)}
+    # A refused upload of a large file comes as a RuntimeError, whose cause is the refusal.
+    except (HTTPError, RuntimeError) as error:
+        reason = " ".join(str(error.__cause__ or error).split()).rstrip(".")
+        raise OSError(
+            f"{repo_id} was not published: {reason}. Nothing local is lost. Check `hf auth whoami` and your rights "
+            "to this repository, then run the same command again."
+        ) from error
+    differing = [name for name, path in files.items() if name not in entries or not is_same(path, entries[name])]
+    if differing:
+        raise OSError(f"After the upload {repo_id} differs from {folder} in {', '.join(differing)}. Run it again.")
+    return commit.commit_url
+
+
+def folder_files(folder: Path) -> dict[str, Path]:
+    """The files of a folder and its subfolders by their names in a repository, but for hidden ones and byte code."""
+    paths = {path.relative_to(folder): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        name.as_posix(): path
+        for name, path in paths.items()
+        if not any(part.startswith(".") or part == "__pycache__" for part in name.parts)
+    }
+
+
+def is_same(path: Path, entry: RepoFile) -> bool:
+    """Whether a file has the bytes of a repository's, by the checksum that the Hub gives: SHA-256, or git's own."""
+    if entry.lfs:
+        return sha256_of(path) == entry.lfs.sha256
+    return git_hash(path.read_bytes()) == entry.blob_id

@@ -1,0 +1,377 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Removals remove what they say and nothing else, and every evaluation works on a backbone with one."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from transformers import BitImageProcessorPil
+
+from common.files import sha256_of
+from evaluation.arguments import common_parser, measured_backbone
+from evaluation.denoising_vit import NAMES, load_denoising_head
+from evaluation.features import OUTPUT, dense_features, load_backbone, patch_features
+from evaluation.noise import noise_images
+from evaluation.position_targets import position_targets
+from evaluation.positional_probe import most_positional_channels
+from evaluation.removals import (
+    COUNTS,
+    REMOVALS,
+    average_flips_and_turns,
+    channel_basis,
+    fit_removal,
+    leading_directions,
+    project_out,
+    rasa_basis,
+    with_removal,
+)
+from tests.comparison import assert_close
+
+WIDTH, SIZE = 64, 56
+
+
+@pytest.fixture
+def backbone(tmp_path, tiny_teacher):
+    """A random DINOv2 with a position embedding, 64 channels wide: one head of the denoising block."""
+    tiny_teacher(hidden_size=WIDTH, num_attention_heads=2).save_pretrained(tmp_path / "model")
+    BitImageProcessorPil().save_pretrained(tmp_path / "model")
+    return load_backbone(tmp_path / "model")
+
+
+@pytest.fixture
+def head_file(tmp_path):
+    """`head_file(change)`: a file with random tensors of exactly the released layout, after a change to them."""
+
+    def make(change=lambda tensors: None, width=WIDTH, side=37, entry="denoiser"):
+        generator = torch.Generator().manual_seed(0)
+        shapes = {"pos_embed": (1, side * side, width)}
+        for layer, outputs, inputs in (
+            ("attn.qkv", 3 * width, width),
+            ("attn.proj", width, width),
+            ("mlp.fc1", 4 * width, width),
+            ("mlp.fc2", width, 4 * width),
+        ):
+            shapes |= {f"denoiser.{layer}.weight": (outputs, inputs), f"denoiser.{layer}.bias": (outputs,)}
+        for norm in ("norm1", "norm2"):
+            shapes |= {f"denoiser.{norm}.weight": (width,), f"denoiser.{norm}.bias": (width,)}
+        tensors = {name: torch.randn(shape, generator=generator) * 0.3 for name, shape in shapes.items()}
+        change(tensors)
+        torch.save({entry: tensors, "optimizer": {"state": {}}, "step": 49999}, tmp_path / "head.pth")
+        return tmp_path / "head.pth"
+
+    return make
+
+
+def random_features(seed: int = 0, shape: tuple[int, ...] = (20, 28, 24)) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def with_coordinates(seed: int = 0) -> np.ndarray:
+    """Features in which two random directions hold row and column."""
+    features = random_features(seed)
+    directions = np.linalg.qr(np.random.default_rng(9).normal(size=(24, 24)))[0][:2].astype(np.float32)
+    places = position_targets(20, 28).astype(np.float32).reshape(20, 28, 2) - 0.5
+    return features - (features @ directions.T) @ directions + 9 * places @ directions
+
+
+def linear_r2(features: np.ndarray) -> float:
+    """R² of least squares from features to row and column, over all patches."""
+    inputs = np.c_[features.reshape(-1, features.shape[-1]), np.ones(features.shape[0] * features.shape[1])]
+    targets = position_targets(*features.shape[:2])
+    # Where a direction was removed, float32 leaves rounding, which is not to be fitted.
+    residual = targets - inputs @ np.linalg.lstsq(inputs, targets, rcond=1e-5)[0]
+    return float(1 - (residual**2).sum() / ((targets - targets.mean(axis=0)) ** 2).sum())
+
+
+def remove(basis: np.ndarray, features: np.ndarray) -> np.ndarray:
+    return project_out(basis, lambda pixels: features, torch.empty(0))
+
+
+def test_blanked_channels_are_zero_and_the_others_untouched():
+    features = random_features()
+    found = remove(channel_basis([7, 3], 24), features)
+    assert (found[..., [3, 7]] == 0).all()
+    kept = np.setdiff1d(np.arange(24), [3, 7])
+    np.testing.assert_array_equal(found[..., kept], features[..., kept])
+
+
+@pytest.mark.parametrize("channels", [[], [24], [-1]])
+def test_channels_that_are_not_there_are_refused(channels):
+    with pytest.raises(ValueError, match="0 to 23"):
+        channel_basis(channels, 24)
+
+
+@pytest.mark.parametrize(
+    "basis",
+    [channel_basis([1, 5], 24), leading_directions(random_features(1), 6), rasa_basis([with_coordinates()], 3)],
+)
+def test_projections_are_orthonormal_and_idempotent(basis):
+    assert_close(basis @ basis.T, np.eye(len(basis)), 1e-5, "float32")
+    once = remove(basis, random_features(2))
+    assert_close(remove(basis, once), once, 1e-5, "float32")
+    assert_close(once @ basis.T, np.zeros((20, 28, len(basis))), 1e-5, "float32")
+
+
+def test_rasa_removes_coordinates():
+    features = [with_coordinates(seed) for seed in range(4)]
+    unseen = with_coordinates(5)
+    assert linear_r2(unseen) > 0.99
+    cleaned = remove(rasa_basis(features, COUNTS["rasa"]), unseen)
+    # Random channels fit a little of anything: 24 channels and 560 patches, 4 %.
+    assert linear_r2(cleaned) < 0.1
+    assert (cleaned**2).sum() > 0.1 * (unseen**2).sum()
+
+
+def test_rasa_equals_predictors_fitted_one_round_after_another():
+    features = [with_coordinates(seed) for seed in range(3)]
+    rest = np.concatenate([image.reshape(-1, 24) for image in features]).astype(np.float64)
+    places = np.concatenate([position_targets(20, 28) - 0.5] * 3)
+    for _ in range(3):
+        # Franca's steps: two weight vectors, Gram-Schmidt, subtract the projections.
+        row, column = np.linalg.lstsq(rest, places)[0].T
+        row /= np.linalg.norm(row)
+        column -= column @ row * row
+        column /= np.linalg.norm(column)
+        rest = rest - np.outer(rest @ row, row) - np.outer(rest @ column, column)
+    found = np.concatenate([remove(rasa_basis(features, 3), image).reshape(-1, 24) for image in features])
+    assert_close(found, rest, 1e-3, "float32 directions, features of about 5")
+
+
+def test_rasa_leaves_features_without_coordinates_alone():
+    quarter = random_features(shape=(5, 7, 24))
+    half = np.concatenate([quarter, quarter[::-1]])
+    symmetric = np.concatenate([half, half[:, ::-1]], axis=1)
+    basis = rasa_basis([symmetric, np.ones((4, 4, 24), np.float32)], 9)
+    assert basis.shape == (0, 24)
+    np.testing.assert_array_equal(remove(basis, symmetric), symmetric)
+
+
+def test_leading_directions_are_those_of_a_decomposition_by_hand():
+    features = random_features() * np.linspace(3, 0.1, 24, dtype=np.float32)
+    unit = (features / np.sqrt((features**2).sum(axis=-1, keepdims=True))).reshape(-1, 24).astype(np.float64)
+    values, vectors = np.linalg.eigh(np.cov(unit.T))
+    expected = vectors[:, np.argsort(values)[::-1][:5]]
+    found = leading_directions(features, 5)
+    # Sign is free: compare the projectors.
+    assert_close(found.T @ found, expected @ expected.T, 1e-4, "float32 SVD against float64 eigenvectors")
+
+
+def test_blank_image_without_positions_removes_nothing():
+    features = np.ones((6, 6, 24), np.float32) + random_features(shape=(6, 6, 24)) * 1e-6
+    assert leading_directions(features, 4).shape == (0, 24)
+    with pytest.raises(ValueError, match="allow 1 to 23"):
+        leading_directions(features, 24)
+
+
+def test_averaged_features_turn_with_the_image(backbone, random_pixels):
+    pixels = random_pixels(1, 4, 6)
+
+    def features_of(values):
+        return patch_features(backbone, values)
+
+    plain, found = features_of(pixels), average_flips_and_turns(features_of, pixels)
+    assert found.shape == plain.shape
+    for dimension in (1, 2):
+        flipped = average_flips_and_turns(features_of, pixels.flip(dimension + 1))
+        assert_close(flipped, np.flip(found, dimension).copy(), 1e-4, "float32, sums in another order")
+        assert np.abs(features_of(pixels.flip(dimension + 1)) - np.flip(plain, dimension)).max() > 1e-2
+    turned = average_flips_and_turns(features_of, torch.rot90(pixels, 1, (2, 3)))
+    assert_close(turned, np.rot90(found, 1, (1, 2)).copy(), 1e-4, "float32, sums in another order")
+
+
+def test_averaging_leaves_features_that_turn_with_the_image_alone():
+    pixels = torch.randn(2, 3, 4, 6)
+    found = average_flips_and_turns(lambda values: values.movedim(1, -1).numpy(), pixels)
+    assert_close(found, pixels.movedim(1, -1), 1e-6, "float32")
+
+
+def slow_head(tensors: dict[str, torch.Tensor], features: torch.Tensor) -> torch.Tensor:
+    """The published block written out for one map `(h, w, D)` on its own grid, in double precision."""
+    tensors = {name: tensor.double() for name, tensor in tensors.items()}
+
+    def linear(name, values):
+        return values @ tensors[f"denoiser.{name}.weight"].T + tensors[f"denoiser.{name}.bias"]
+
+    def norm(name, values):
+        centred = values - values.mean(dim=-1, keepdim=True)
+        scaled = centred / (centred.pow(2).mean(dim=-1, keepdim=True) + 1e-6).sqrt()
+        return scaled * tensors[f"denoiser.{name}.weight"] + tensors[f"denoiser.{name}.bias"]
+
+    width = features.shape[-1]
+    tokens = features.double().reshape(-1, width) + tensors["pos_embed"][0]
+    query, key, value = linear("attn.qkv", norm("norm1", tokens)).split(width, dim=-1)
+    mixed = torch.zeros_like(tokens)
+    for start in range(0, width, 64):
+        part = slice(start, start + 64)
+        mixed[:, part] = torch.softmax(query[:, part] @ key[:, part].T / 8, dim=-1) @ value[:, part]
+    tokens = tokens + linear("attn.proj", mixed)
+    hidden = linear("mlp.fc1", norm("norm2", tokens))
+    hidden = hidden * 0.5 * (1 + torch.erf(hidden / 2**0.5))
+    return (tokens + linear("mlp.fc2", hidden)).reshape(features.shape)
+
+
+def test_denoising_head_equals_the_published_block(head_file):
+    path = head_file(width=128, side=6)
+    features = torch.randn(1, 6, 6, 128, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        found = load_denoising_head(path, 128)(features)
+    expected = slow_head(torch.load(path, weights_only=True)["denoiser"], features[0])
+    assert_close(found[0], expected, 1e-3, "float32 against float64; features are about 10 large")
+
+
+def test_denoising_heads_positions_follow_the_grid(head_file):
+    head = load_denoising_head(head_file(), WIDTH)
+    assert head.positions((37, 37)) is head.pos_embed
+    rows = torch.arange(37.0)[:, None, None].expand(37, 37, WIDTH)
+    head.pos_embed.data = rows.reshape(1, -1, WIDTH)
+    small = head.positions((10, 20)).detach().unflatten(1, (10, 20))[0]
+    # Far from the border a resized ramp is a ramp: row r of 10 lies at 3.7·(r + ½) − ½.
+    assert_close(small[4, :, 0], torch.full((20,), 3.7 * 4.5 - 0.5), 1e-2, "a cubic kernel on a ramp of 0 to 36")
+
+
+def remove_bias(tensors):
+    del tensors["denoiser.norm1.bias"]
+
+
+def add_scale(tensors):
+    tensors["denoiser.ls1.gamma"] = torch.ones(WIDTH)
+
+
+def shorten(tensors):
+    tensors["denoiser.mlp.fc1.bias"] = torch.ones(3)
+
+
+def lose_square(tensors):
+    tensors["pos_embed"] = torch.ones(1, 37 * 36, WIDTH)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (remove_bias, r"denoiser\.norm1\.bias"),
+        (add_scale, r"denoiser\.ls1\.gamma"),
+        (shorten, r"denoiser\.mlp\.fc1\.bias \(3,\) instead of \(256,\)"),
+        (lose_square, r"pos_embed \(1, 1332, 64\) instead of"),
+        (lambda tensors: tensors.pop("pos_embed"), "pos_embed"),
+    ],
+)
+def test_head_of_another_layout_is_refused(head_file, change, message):
+    with pytest.raises(ValueError, match=message):
+        load_denoising_head(head_file(change), WIDTH)
+
+
+def test_wrong_files_of_heads_are_refused(head_file, tmp_path):
+    assert len(NAMES) == 13
+    with pytest.raises(ValueError, match="holds model, optimizer, step"):
+        load_denoising_head(head_file(entry="model"), WIDTH)
+    with pytest.raises(ValueError, match="instead of"):
+        load_denoising_head(head_file(), 2 * WIDTH)
+    with pytest.raises(ValueError, match="64 channels wide"):
+        load_denoising_head(head_file(), 48)
+    with pytest.raises(FileNotFoundError, match="missing"):
+        load_denoising_head(tmp_path / "missing.pth", WIDTH)
+    path = head_file()
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(ValueError, match="truncated"):
+        load_denoising_head(path, WIDTH)
+
+
+def options_of(name: str, head_file) -> dict:
+    return {
+        "blank-channels": {"images": noise_images(2, SIZE), "count": 3},
+        "flips-and-turns": {},
+        "dvt": {"weights": head_file()},
+        "rasa": {"images": noise_images(2, SIZE), "count": 2},
+        "blank-svd": {"count": 3},
+    }[name]
+
+
+@pytest.mark.parametrize("name", REMOVALS)
+def test_every_removal_works_wherever_a_backbone_does(backbone, head_file, name):
+    images = noise_images(2, 100, seed=3)
+    removal = fit_removal(name, backbone, SIZE, **options_of(name, head_file))
+    cleaned = replace(backbone, removal=removal)
+    plain, found = (np.stack(list(dense_features(one, images, SIZE))) for one in (backbone, cleaned))
+    assert found.shape == plain.shape
+    assert found.dtype == np.float32
+    assert np.abs(found - plain).max() > 1e-3
+    batched = np.stack(list(dense_features(cleaned, images, SIZE, batch_size=2)))
+    assert_close(batched, found, 1e-4, "matrix products of other shapes add up in another order")
+    output = np.stack(list(dense_features(cleaned, images, SIZE, layers=[OUTPUT])))
+    np.testing.assert_array_equal(output[:, 0], found)
+    with pytest.raises(ValueError, match=rf"{name} is done to the output"):
+        list(dense_features(cleaned, images, SIZE, layers=[1]))
+
+
+def test_fitted_removals_do_what_their_parts_do(backbone):
+    images = noise_images(2, SIZE)
+    features = list(dense_features(backbone, images, SIZE))
+    blanked = fit_removal("blank-channels", backbone, SIZE, images=images, count=3)
+    assert blanked.parameters["channels"] == most_positional_channels(features, 3)
+    assert blanked.parameters["fitted_on"]["images"] == 2
+    (found,) = dense_features(replace(backbone, removal=blanked), images[:1], SIZE)
+    assert (found[..., blanked.parameters["channels"]] == 0).all()
+    given = fit_removal("blank-channels", backbone, SIZE, channels=[5, 2])
+    assert given.parameters["channels"] == [5, 2]
+    rasa = fit_removal("rasa", backbone, SIZE, images=images)
+    (found,) = dense_features(replace(backbone, removal=rasa), images[:1], SIZE)
+    assert_close(found, remove(rasa_basis(features, 9), features[0]), 1e-6, "the same sums")
+
+
+@pytest.mark.parametrize(("name", "forwards"), [("flips-and-turns", 8), ("blank-channels", 1)])
+def test_cost_is_measured_and_forwards_are_counted(backbone, name, forwards):
+    options = {"channels": [1]} if name == "blank-channels" else {}
+    removal = fit_removal(name, backbone, SIZE, **options)
+    assert removal.forwards == forwards
+    cleaned = with_removal(backbone, removal, SIZE)
+    assert cleaned.removal.cost["seconds_per_image"] > 0
+    assert cleaned.removal.cost["relative_seconds"] > 0
+    passes = []
+    backbone.model.register_forward_hook(lambda *_: passes.append(1))
+    list(dense_features(cleaned, noise_images(1, SIZE), SIZE))
+    assert len(passes) == forwards
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("magic", {}, "choose from blank-channels"),
+        ("rasa", {}, "rasa needs images"),
+        ("dvt", {}, "dvt needs weights"),
+        ("blank-channels", {}, "needs images or channels"),
+        ("blank-channels", {"channels": [1], "count": 2}, "either channels, or images"),
+        ("flips-and-turns", {"count": 2}, "takes nothing, not count"),
+        ("blank-svd", {"count": 0}, "must be 1 or more"),
+        ("blank-svd", {"count": 64}, "allow 1 to 15"),
+        ("blank-channels", {"channels": [64]}, "0 to 63"),
+    ],
+)
+def test_wrong_options_are_refused(backbone, name, options, message):
+    with pytest.raises(ValueError, match=message):
+        fit_removal(name, backbone, SIZE, **options)
+
+
+def parse(backbone, *options):
+    words = ["--model", backbone.source, "--size", SIZE, "--output", "record.json", *options]
+    return common_parser("").parse_args(list(map(str, words)))
+
+
+def test_options_of_a_command_choose_the_removal(backbone, head_file, tmp_path):
+    assert measured_backbone(parse(backbone)).removal is None
+    path = head_file()
+    cleaned = measured_backbone(parse(backbone, "--removal", "dvt", "--removal-weights", path))
+    assert cleaned.name == "model + dvt"
+    facts = cleaned.removal.facts
+    assert json.loads(json.dumps(facts)) == facts
+    assert facts["parameters"] == {"weights_sha256": sha256_of(path)}
+    assert facts["cost"].keys() == {"seconds_per_image", "relative_seconds"}
+    (tmp_path / "images").mkdir()
+    noise_images(1, 70)[0].save(tmp_path / "images" / "noise.png")
+    options = ("--removal", "rasa", "--removal-images", tmp_path / "images", "--removal-count", 1)
+    assert measured_backbone(parse(backbone, *options)).removal.parameters["directions"] == 2
+    with pytest.raises(ValueError, match="--removal-count needs --removal"):
+        measured_backbone(parse(backbone, "--removal-count", 3))
+    with pytest.raises(ValueError, match="blank-svd takes count, not weights"):
+        measured_backbone(parse(backbone, "--removal", "blank-svd", "--removal-weights", path))
