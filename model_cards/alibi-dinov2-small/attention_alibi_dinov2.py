@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the bias reaches the attention: one cached tensor for eager and SDPA, coordinates for blockwise and flex."""
+
+from collections.abc import Iterator
+from functools import lru_cache
+
+import torch
+from torch import nn
+from torch.nn.attention.flex_attention import BlockMask
+from torch.utils.checkpoint import checkpoint
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.flex_attention import compile_friendly_flex_attention
+from transformers.masking_utils import sdpa_mask
+from transformers.models.dinov2_with_registers.modeling_dinov2_with_registers import Dinov2WithRegistersAttention
+
+from .alibi_bias import (
+    GridSize,
+    alibi_slopes,
+    combine_axes,
+    distances_to_bias,
+    largest_distance,
+    pad_prefix,
+    patch_distances,
+)
+from .configuration_alibi_dinov2 import Dinov2AlibiConfig
+
+BLOCKWISE = "alibi_blockwise"
+ATTENTION_IMPLEMENTATIONS = ("sdpa", "eager", BLOCKWISE, "flex_attention")
+
+# The bias of a block. Small enough that the allocator reuses the memory of the block before (glibc returns 32 MiB and
+# more to the system at once, and fetching it anew takes longer than the arithmetic), large enough that the kernel works
+# on whole tiles of queries.
+BLOCK_BYTES = 16 * 2**20
+
+
+def fixed_bias(config: Dinov2AlibiConfig, grid_size: GridSize, hidden_states: torch.Tensor) -> torch.Tensor:
+    """The bias that all layers share, `(1, 1 or heads, tokens, tokens)`, in the dtype of the queries to come.
+
+    The last few grids are remembered (outside compilation, where the compiler sees the arithmetic instead).
+    """
+    device = hidden_states.device
+    autocast = torch.is_autocast_enabled(device.type)
+    dtype = torch.get_autocast_dtype(device.type) if autocast else hidden_states.dtype
+    build = build_fixed_bias if torch.compiler.is_compiling() else remembered_fixed_bias
+    return build(
+        grid_size,
+        config.num_prefix_tokens,
+        config.num_attention_heads,
+        config.alibi_slopes,
+        config.alibi_metric,
+        config.alibi_wrap,
+        config.alibi_normalize,
+        dtype,
+        device,
+    )
+
+
+def build_fixed_bias(
+    grid_size: GridSize,
+    num_prefix_tokens: int,
+    num_heads: int,
+    slopes: str,
+    metric: str,
+    wrap: bool,
+    normalize: bool,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> torch.Tensor:
+    """Grid -> distances -> slopes -> bias, computed in float32."""
+    distances = patch_distances(grid_size, metric=metric, wrap=wrap, normalize=normalize, device=device)
+    bias = distances_to_bias(pad_prefix(distances, num_prefix_tokens), alibi_slopes(slopes, num_heads, device))
+    return bias.to(dtype)
+
+
+@lru_cache(maxsize=4)
+def remembered_fixed_bias(*arguments) -> torch.Tensor:
+    """`build_fixed_bias` of the last few grids, dtypes and devices."""
+    # A tensor made in inference mode could not be saved for the backward pass of a later training step.
+    with torch.inference_mode(False), torch.no_grad():
+        return build_fixed_bias(*arguments)
+
+
+def layer_slopes(module: Dinov2WithRegistersAttention, device: torch.device) -> torch.Tensor:
+    """Slopes of one attention layer, `(heads,)` or `(1,)`, float32: the learned ones or the fixed ones."""
+    if module.alibi_slopes is not None:
+        return module.alibi_slopes.float()
+    return alibi_slopes(module.config.alibi_slopes, module.config.num_attention_heads, device=device)
+
+
+def query_blocks(num_patches: int, bytes_per_query: int) -> Iterator[slice]:
+    """Cut the patches into runs of queries whose bias stays within `BLOCK_BYTES` (one query at least)."""
+    step = max(1, BLOCK_BYTES // bytes_per_query)
+    for start in range(0, num_patches, step):
+        yield slice(start, min(start + step, num_patches))
+
+
+def alibi_blockwise_attention_forward(
+    module: Dinov2WithRegistersAttention,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    grid_size: GridSize | None = None,
+    **kwargs,
+) -> tuple[torch.Tensor, None]:
+    """Exact attention in blocks of queries through SDPA; memory grows with the tokens, not with their square.
+
+    Args:
+        query, key, value: `(B, heads, tokens, head_dim)`.
+        attention_mask: `None`, or the caller's own mask, broadcastable to `(B, heads, tokens, tokens)`.
+        grid_size: rows and columns of patches; `None` for a model without bias.
+
+    Returns:
+        The output `(B, tokens, heads, head_dim)`, and `None` for the weights, which are never formed.
+    """
+    prefix = module.config.num_prefix_tokens
+    num_patches = query.shape[2] - prefix
+    slopes = layer_slopes(module, query.device) if grid_size is not None else None
+
+    def attend(block: slice, slopes: torch.Tensor | None) -> torch.Tensor:
+        tokens = slice(block.start + prefix, block.stop + prefix)
+        mask = None if attention_mask is None else mask_rows(attention_mask, tokens)
+        if slopes is not None and grid_size is not None:
+            distances = config_distances(module.config, grid_size, device=query.device, queries=block)
+            bias = distances_to_bias(pad_prefix(distances, prefix, queries=False), slopes)
+            mask = merge_masks(bias.to(query.dtype), mask)
+        return nn.functional.scaled_dot_product_attention(
+            query[:, :, tokens], key, value, attn_mask=mask, dropout_p=dropout, scale=scaling
+        )
+
+    # The prefix tokens have no bias: a block of their own, numbered before the first patch.
+    outputs = [attend(slice(-prefix, 0), None)]
+    heads = 1 if slopes is None else len(slopes)
+    # Kept for the backward pass, the blocks' biases would add up to the tensor this function avoids.
+    recompute = torch.is_grad_enabled() and query.requires_grad
+    for block in query_blocks(num_patches, heads * query.shape[2] * 4):
+        outputs.append(checkpoint(attend, block, slopes, use_reentrant=False) if recompute else attend(block, slopes))
+    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
+
+
+def alibi_flex_attention_forward(
+    module: Dinov2WithRegistersAttention,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: BlockMask | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    grid_size: GridSize | None = None,
+    **kwargs,
+) -> tuple[torch.Tensor, None]:
+    """FlexAttention whose score function computes the bias from coordinates; made for CUDA.
+
+    On a CPU it runs forward only. Arguments and result as in `alibi_blockwise_attention_forward`.
+
+    Raises:
+        ValueError: dropout or a four-dimensional mask is asked for, or a gradient on a CPU.
+    """
+    if dropout or isinstance(attention_mask, torch.Tensor):
+        raise ValueError(
+            f"flex_attention got attention dropout {dropout} and a mask of type {type(attention_mask).__name__}; it "
+            "takes no dropout, and only masks of shape (batch, tokens). Use attn_implementation='sdpa' or "
+            f"'{BLOCKWISE}'."
+        )
+    if query.device.type == "cpu" and torch.is_grad_enabled() and query.requires_grad:
+        raise ValueError(
+            "flex_attention has no backward pass on a CPU. Run it under torch.no_grad(), or train with "
+            f"attn_implementation='sdpa' or '{BLOCKWISE}'."
+        )
+    score_mod = None
+    if grid_size is not None:
+        config, (height, width) = module.config, grid_size
+        prefix = config.num_prefix_tokens
+        slopes = layer_slopes(module, query.device).expand(query.shape[1])
+        if config.alibi_normalize:
+            slopes = slopes / largest_distance(
+                grid_size, metric=config.alibi_metric, wrap=config.alibi_wrap, device=query.device
+            )
+
+        def score_mod(score, batch, head, query_token, key_token):
+            query_patch, key_patch = query_token - prefix, key_token - prefix
+            rows = (query_patch // width - key_patch // width).abs()
+            columns = (query_patch % width - key_patch % width).abs()
+            if config.alibi_wrap:
+                rows = torch.minimum(rows, height - rows)
+                columns = torch.minimum(columns, width - columns)
+            distance = combine_axes(rows.float(), columns.float(), metric=config.alibi_metric)
+            between_patches = (query_patch >= 0) & (key_patch >= 0)
+            return score - torch.where(between_patches, slopes[head] * distance, 0.0).to(score.dtype)
+
+    output = compile_friendly_flex_attention(
+        query,
+        key,
+        value,
+        score_mod=score_mod,
+        block_mask=attention_mask,
+        scale=scaling,
+        training=module.training,
+    )
+    return output.transpose(1, 2).contiguous(), None
+
+
+def config_distances(
+    config: Dinov2AlibiConfig, grid_size: GridSize, *, device: torch.device | None, queries: slice = slice(None)
+) -> torch.Tensor:
+    """`patch_distances` with the metric, borders and normalisation of a configuration."""
+    return patch_distances(
+        grid_size,
+        metric=config.alibi_metric,
+        wrap=config.alibi_wrap,
+        normalize=config.alibi_normalize,
+        queries=queries,
+        device=device,
+    )
+
+
+def mask_rows(mask: torch.Tensor, rows: slice) -> torch.Tensor:
+    """The part of a mask, broadcastable to `(B, heads, tokens, tokens)`, that belongs to some query tokens."""
+    return mask if mask.shape[-2] == 1 else mask[..., rows, :]
+
+
+def merge_masks(bias: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """Add a caller's mask, boolean (`False` is masked) or additive, to the bias; shapes broadcast."""
+    if mask is None:
+        return bias
+    if mask.dtype == torch.bool:
+        return bias.masked_fill(~mask, torch.finfo(bias.dtype).min)
+    return bias + mask
+
+
+AttentionInterface.register(BLOCKWISE, alibi_blockwise_attention_forward)
+AttentionMaskInterface.register(BLOCKWISE, sdpa_mask)
+
+# A table of this model's own: everywhere else `flex_attention` keeps its meaning.
+ATTENTION_FUNCTIONS = AttentionInterface()
+ATTENTION_FUNCTIONS["flex_attention"] = alibi_flex_attention_forward

@@ -1,0 +1,382 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ALiBi-DINOv2: DINOv2 (with or without registers) with a 2D ALiBi bias instead of the position embedding."""
+
+import torch
+from torch import nn
+from transformers import initialization as init
+from transformers.backbone_utils import BackboneMixin, filter_output_hidden_states
+from transformers.masking_utils import create_bidirectional_mask
+from transformers.modeling_outputs import (
+    BackboneOutput,
+    BaseModelOutput,
+    BaseModelOutputWithPooling,
+    SemanticSegmenterOutput,
+)
+from transformers.models.dinov2_with_registers.modeling_dinov2_with_registers import (
+    Dinov2WithRegistersAttention,
+    Dinov2WithRegistersEncoder,
+    Dinov2WithRegistersForImageClassification,
+    Dinov2WithRegistersModel,
+    Dinov2WithRegistersPreTrainedModel,
+    eager_attention_forward,
+)
+from transformers.utils.generic import can_return_tuple
+
+from .alibi_bias import GridSize, distances_to_bias, pad_prefix
+from .attention_alibi_dinov2 import (
+    ATTENTION_FUNCTIONS,
+    ATTENTION_IMPLEMENTATIONS,
+    BLOCKWISE,
+    config_distances,
+    fixed_bias,
+    layer_slopes,
+    merge_masks,
+)
+from .configuration_alibi_dinov2 import Dinov2AlibiConfig
+
+
+class Dinov2AlibiEmbeddings(nn.Module):
+    """Pixels to tokens: [CLS], the registers, then one token per patch in row-major order; no position embedding."""
+
+    def __init__(self, config: Dinov2AlibiConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
+        self.mask_token = nn.Parameter(torch.zeros(1, config.hidden_size))
+        self.register_tokens = nn.Parameter(torch.zeros(1, config.num_register_tokens, config.hidden_size))
+        self.patch_embeddings = Dinov2AlibiPatchEmbeddings(config)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, pixel_values: torch.Tensor, bool_masked_pos: torch.Tensor | None = None) -> torch.Tensor:
+        """`(B, 3, H, W)` -> `(B, prefix + h·w, hidden_size)`; `bool_masked_pos`, `(B, h·w)`, marks hidden patches."""
+        patches = self.patch_embeddings(pixel_values)
+        if bool_masked_pos is not None:
+            patches = torch.where(bool_masked_pos.unsqueeze(-1), self.mask_token.to(patches.dtype), patches)
+        batch_size = patches.shape[0]
+        prefix = torch.cat([self.cls_token, self.register_tokens], dim=1).expand(batch_size, -1, -1)
+        return self.dropout(torch.cat([prefix.to(patches.dtype), patches], dim=1))
+
+
+class Dinov2AlibiPatchEmbeddings(nn.Module):
+    """Patches of `patch_size` pixels, `patch_stride` pixels apart, projected to tokens."""
+
+    def __init__(self, config: Dinov2AlibiConfig) -> None:
+        super().__init__()
+        self.patch_shape, self.stride_shape = config.patch_shape, config.stride_shape
+        self.projection = nn.Conv2d(
+            config.num_channels, config.hidden_size, kernel_size=config.patch_shape, stride=config.stride_shape
+        )
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """`(B, 3, H, W)` -> `(B, h·w, hidden_size)`."""
+        return self.projection(pixel_values).flatten(2).transpose(1, 2)
+
+    def grid_size(self, pixel_values: torch.Tensor) -> GridSize:
+        """Rows and columns of patches.
+
+        Raises:
+            ValueError: the pixels are not `(B, num_channels, H, W)`, floating, of the weights' dtype and on their
+                device, with sides that are multiples of the patch size.
+        """
+        weight = self.projection.weight
+        if pixel_values.ndim != 4 or pixel_values.shape[1] != weight.shape[1]:
+            raise ValueError(
+                f"`pixel_values` has shape {tuple(pixel_values.shape)}; it must be (batch, {weight.shape[1]} channels, "
+                "height, width). The image processor converts greyscale, RGBA and palette images."
+            )
+        if not pixel_values.is_floating_point():
+            raise ValueError(
+                f"`pixel_values` has dtype {pixel_values.dtype}; it must be floating and normalised. Pass images "
+                "through the image processor, which rescales and normalises them."
+            )
+        if pixel_values.device != weight.device:
+            raise ValueError(
+                f"`pixel_values` is on {pixel_values.device}, the model on {weight.device}. Move one of them: "
+                "`pixel_values.to(model.device)`."
+            )
+        # Under autocast the dtypes of the operations are autocast's business.
+        if pixel_values.dtype != weight.dtype and not torch.is_autocast_enabled(weight.device.type):
+            raise ValueError(
+                f"`pixel_values` has dtype {pixel_values.dtype}, the model {weight.dtype}. Convert one of them: "
+                "`pixel_values.to(model.dtype)`."
+            )
+        grid = []
+        for name, side, patch, stride in zip(
+            ("height", "width"), pixel_values.shape[-2:], self.patch_shape, self.stride_shape, strict=True
+        ):
+            if side < patch or side % patch:
+                smaller = max(side // patch, 1) * patch
+                raise ValueError(
+                    f"`pixel_values` has {name} {side}; it must be a multiple of the patch size, {patch} pixels. "
+                    f"Resize, crop or pad it to {smaller} or {smaller + patch}, or use the model's image processor, "
+                    "which does."
+                )
+            grid.append((side - patch) // stride + 1)
+        return grid[0], grid[1]
+
+
+class Dinov2AlibiAttention(Dinov2WithRegistersAttention):
+    """DINOv2's attention with a bias, `softmax(q kᵀ / √d_head + bias) v`, along any attention path."""
+
+    def __init__(self, config: Dinov2AlibiConfig) -> None:
+        super().__init__(config)
+        learned = config.alibi_slopes == "learned"
+        self.alibi_slopes = nn.Parameter(torch.empty(config.num_attention_heads)) if learned else None
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        alibi_distances: torch.Tensor | None = None,
+        **kwargs,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """`(B, tokens, D)` -> the same, and the attention weights where the path forms them.
+
+        `alibi_distances`, `(h·w, h·w)`, comes in when the bias differs from layer to layer; a bias that all layers
+        share is in `attention_mask` already.
+        """
+        shape = (*hidden_states.shape[:-1], -1, self.head_dim)
+        query = self.q_proj(hidden_states).view(shape).transpose(1, 2)
+        key = self.k_proj(hidden_states).view(shape).transpose(1, 2)
+        value = self.v_proj(hidden_states).view(shape).transpose(1, 2)
+
+        if alibi_distances is not None:
+            if self.config.alibi_jitter:
+                alibi_distances = alibi_distances + self.config.alibi_jitter * torch.randn_like(alibi_distances)
+            distances = pad_prefix(alibi_distances, self.config.num_prefix_tokens)
+            bias = distances_to_bias(distances, layer_slopes(self, query.device)).to(query.dtype)
+            attention_mask = merge_masks(bias, attention_mask)
+
+        attend = ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        output, weights = attend(
+            self,
+            query,
+            key,
+            value,
+            attention_mask,
+            dropout=self.attention_dropout if self.training else 0.0,
+            scaling=self.scaling,
+            **kwargs,
+        )
+        return self.o_proj(output.reshape((*hidden_states.shape[:-1], -1))), weights
+
+
+class Dinov2AlibiPreTrainedModel(Dinov2WithRegistersPreTrainedModel):
+    config: Dinov2AlibiConfig
+    config_class = Dinov2AlibiConfig
+    _no_split_modules = ["Dinov2AlibiEmbeddings", "Dinov2WithRegistersLayer"]
+    _supports_flash_attn = False
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, Dinov2AlibiEmbeddings):
+            init.trunc_normal_(module.cls_token, mean=0.0, std=self.config.initializer_range)
+            init.zeros_(module.mask_token)
+            init.zeros_(module.register_tokens)
+        if isinstance(module, Dinov2AlibiAttention) and module.alibi_slopes is not None:
+            init.uniform_(module.alibi_slopes, 0.0, 1.0)
+
+    def _check_and_adjust_attn_implementation(self, attn_implementation: str | None, *args, **kwargs) -> str:
+        if attn_implementation is not None and attn_implementation not in ATTENTION_IMPLEMENTATIONS:
+            raise ValueError(
+                f"`attn_implementation` is {attn_implementation!r}; ALiBi-DINOv2 supports "
+                f"{', '.join(map(repr, ATTENTION_IMPLEMENTATIONS))}. FlashAttention kernels take no attention bias: "
+                f"use 'sdpa', or '{BLOCKWISE}' for very large grids."
+            )
+        if attn_implementation in (BLOCKWISE, "flex_attention") and self.config.alibi_jitter:
+            raise ValueError(
+                f"`alibi_jitter` is {self.config.alibi_jitter}, but {attn_implementation!r} never holds the distances "
+                "that it disturbs. Use attn_implementation='sdpa' or 'eager', or set `alibi_jitter=0`."
+            )
+        return super()._check_and_adjust_attn_implementation(attn_implementation, *args, **kwargs)
+
+
+class Dinov2AlibiEncoder(Dinov2AlibiPreTrainedModel, Dinov2WithRegistersEncoder):
+    """The stack of layers; brings the bias of a grid to them."""
+
+    def __init__(self, config: Dinov2AlibiConfig) -> None:
+        super().__init__(config)
+        for layer in self.layer:
+            layer.attention = Dinov2AlibiAttention(config)
+        self.post_init()
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        *,
+        grid_size: GridSize,
+        **kwargs,
+    ) -> BaseModelOutput:
+        """`hidden_states` `(B, prefix + h·w, D)`, the caller's own 4-D mask if any, and `grid_size` `(h, w)`."""
+        config = self.config
+        if config.position_encoding == "alibi":
+            if config._attn_implementation in (BLOCKWISE, "flex_attention"):
+                kwargs["grid_size"] = grid_size
+            elif config.alibi_slopes == "learned" or config.alibi_jitter:
+                kwargs["alibi_distances"] = config_distances(config, grid_size, device=hidden_states.device)
+            else:
+                attention_mask = merge_masks(fixed_bias(config, grid_size, hidden_states), attention_mask)
+        return super().forward(hidden_states, attention_mask, **kwargs)
+
+
+class Dinov2AlibiModel(Dinov2AlibiPreTrainedModel, Dinov2WithRegistersModel):
+    """DINOv2's encoder on grids of any size, its patches ordered by a 2D ALiBi bias alone (arXiv 2603.16840).
+
+    A roll of the image by whole patches rolls the patch tokens; nothing depends on where the image begins.
+    """
+
+    def __init__(self, config: Dinov2AlibiConfig) -> None:
+        # Past the stock constructor, which would build embeddings and layers only to have them replaced.
+        super(Dinov2WithRegistersModel, self).__init__(config)
+        self.embeddings = Dinov2AlibiEmbeddings(config)
+        self.encoder = Dinov2AlibiEncoder(config)
+        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.post_init()
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        bool_masked_pos: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        **kwargs,
+    ) -> BaseModelOutputWithPooling:
+        r"""
+        Args:
+            pixel_values: `(B, 3, H, W)`, floating, normalised; H and W multiples of the patch size.
+            bool_masked_pos: `(B, h·w)`, boolean; `True` replaces a patch by the mask token.
+            attention_mask: `(B, tokens)`, 0 or `False` for tokens to ignore, or a 4-D mask; added to the bias.
+
+        Returns:
+            `BaseModelOutputWithPooling`: `last_hidden_state` `(B, prefix + h·w, D)` and `pooler_output` `(B, D)`, the
+            normalised [CLS] token; `hidden_states` and `attentions` (eager only) on request.
+
+        Raises:
+            ValueError: the pixels do not fit the patches or the weights; the message says how to mend them.
+        """
+        grid_size = self.embeddings.patch_embeddings.grid_size(pixel_values)
+        return super().forward(pixel_values, bool_masked_pos, attention_mask, grid_size=grid_size, **kwargs)
+
+
+class Dinov2AlibiForImageClassification(Dinov2AlibiPreTrainedModel, Dinov2WithRegistersForImageClassification):
+    """A linear layer on the [CLS] token beside the mean patch token; `forward` as in the stock class."""
+
+    def __init__(self, config: Dinov2AlibiConfig) -> None:
+        super(Dinov2WithRegistersForImageClassification, self).__init__(config)
+        self.num_labels = config.num_labels
+        self.dinov2_with_registers = Dinov2AlibiModel(config)
+        self.classifier = (
+            nn.Linear(config.hidden_size * 2, config.num_labels) if config.num_labels > 0 else nn.Identity()
+        )
+        self.post_init()
+
+
+class Dinov2AlibiForSemanticSegmentation(Dinov2AlibiPreTrainedModel):
+    """The paper's linear segmentation head: batch norm, dropout and a 1×1 convolution on the patch features."""
+
+    def __init__(self, config: Dinov2AlibiConfig) -> None:
+        super().__init__(config)
+        self.dinov2_with_registers = Dinov2AlibiModel(config)
+        self.batch_norm = nn.BatchNorm2d(config.hidden_size)
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.classifier = nn.Conv2d(config.hidden_size, config.num_labels, kernel_size=1)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        **kwargs,
+    ) -> SemanticSegmenterOutput:
+        r"""
+        Args:
+            pixel_values: `(B, 3, H, W)`, as for `Dinov2AlibiModel`.
+            labels: `(B, H, W)`, integer classes in `[0, num_labels)`; `semantic_loss_ignore_index` is left out.
+            attention_mask: as for `Dinov2AlibiModel`.
+
+        Returns:
+            `SemanticSegmenterOutput`: `logits` `(B, num_labels, H, W)`, upsampled bilinearly from the patches, and the
+            cross entropy as `loss` when there are labels.
+
+        Raises:
+            ValueError: the labels have another size than the pixels.
+        """
+        size = pixel_values.shape[-2:]
+        if labels is not None and labels.shape[-2:] != size:
+            raise ValueError(
+                f"`labels` has size {tuple(labels.shape[-2:])}, the pixels {tuple(size)}. Resize the labels with "
+                "nearest-neighbour interpolation, or pass pixels of their size."
+            )
+        outputs = self.dinov2_with_registers(pixel_values, attention_mask=attention_mask, **kwargs)
+        grid_size = self.dinov2_with_registers.embeddings.patch_embeddings.grid_size(pixel_values)
+        features = tokens_to_map(outputs.last_hidden_state, self.config.num_prefix_tokens, grid_size)
+        logits = self.classifier(self.dropout(self.batch_norm(features)))
+        logits = nn.functional.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+
+        loss = None
+        if labels is not None:
+            loss = nn.functional.cross_entropy(
+                logits.float(), labels, ignore_index=self.config.semantic_loss_ignore_index
+            )
+        return SemanticSegmenterOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+class Dinov2AlibiBackbone(BackboneMixin, Dinov2AlibiPreTrainedModel):
+    """Feature maps of chosen stages, for DETR, MaskFormer and their like."""
+
+    def __init__(self, config: Dinov2AlibiConfig) -> None:
+        super().__init__(config)
+        self.num_features = [config.hidden_size for _ in range(config.num_hidden_layers + 1)]
+        self.embeddings = Dinov2AlibiEmbeddings(config)
+        self.encoder = Dinov2AlibiEncoder(config)
+        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.post_init()
+
+    @can_return_tuple
+    @filter_output_hidden_states
+    def forward(
+        self, pixel_values: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs
+    ) -> BackboneOutput:
+        r"""
+        Args:
+            pixel_values: `(B, 3, H, W)`, as for `Dinov2AlibiModel`.
+            attention_mask: as for `Dinov2AlibiModel`.
+
+        Returns:
+            `BackboneOutput` whose `feature_maps` are one `(B, D, h, w)` per stage of `out_features`, normalised by the
+            last layer norm if `apply_layernorm`; `(B, prefix + h·w, D)` unless `reshape_hidden_states`.
+        """
+        grid_size = self.embeddings.patch_embeddings.grid_size(pixel_values)
+        embeddings = self.embeddings(pixel_values)
+        mask = create_bidirectional_mask(config=self.config, inputs_embeds=embeddings, attention_mask=attention_mask)
+        output = self.encoder(embeddings, attention_mask=mask, grid_size=grid_size, **kwargs)
+        feature_maps = []
+        for stage, hidden_state in zip(self.stage_names, output.hidden_states, strict=True):
+            if stage in self.out_features:
+                if self.config.apply_layernorm:
+                    hidden_state = self.layernorm(hidden_state)
+                if self.config.reshape_hidden_states:
+                    hidden_state = tokens_to_map(hidden_state, self.config.num_prefix_tokens, grid_size)
+                feature_maps.append(hidden_state)
+        return BackboneOutput(
+            feature_maps=tuple(feature_maps), hidden_states=output.hidden_states, attentions=output.attentions
+        )
+
+
+def tokens_to_map(tokens: torch.Tensor, num_prefix_tokens: int, grid_size: GridSize) -> torch.Tensor:
+    """Patch tokens `(B, prefix + h·w, D)` as a map `(B, D, h, w)`."""
+    return tokens[:, num_prefix_tokens:].unflatten(1, grid_size).permute(0, 3, 1, 2).contiguous()
+
+
+__all__ = [
+    "Dinov2AlibiBackbone",
+    "Dinov2AlibiForImageClassification",
+    "Dinov2AlibiForSemanticSegmentation",
+    "Dinov2AlibiModel",
+    "Dinov2AlibiPreTrainedModel",
+]
