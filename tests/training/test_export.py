@@ -133,6 +133,18 @@ for name in names:
         assert_close(np.load(tmp_path / f"{auto_class}.npy"), logits, 1e-5, reason)
 
 
+def test_half_precision_halves_the_file_and_loads_in_single_precision(tmp_path, student_folder):
+    for half in (False, True):
+        export(student_folder, tmp_path / f"{half}", "t", "i", half=half)
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("True", "False")]
+    assert sizes[0] < 0.6 * sizes[1]
+    model, original = (Dinov2AlibiModel.from_pretrained(folder) for folder in (tmp_path / "True", student_folder))
+    assert model.dtype == torch.float32
+    for name, tensor in original.state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor.half().float()), name
+    assert Dinov2AlibiModel.from_pretrained(tmp_path / "True", dtype=torch.float16).dtype == torch.float16
+
+
 def test_model_of_another_family_is_refused(tmp_path, teacher_folder):
     with pytest.raises(ValueError, match="holds a Dinov2WithRegistersModel; only ALiBi-DINOv2 models"):
         export(teacher_folder, tmp_path / "hub", "t", "i")

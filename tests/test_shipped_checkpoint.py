@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The checkpoint that ships: whole, with the code of this version, and without positional bias on real micrographs."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from common.files import sha256_of
+from common.images import read_folder
+from evaluation.features import dense_features, load_backbone
+from evaluation.positional_probe import probe_images, summarise
+from evaluation.records import read_records
+from training.export import package_files
+
+REPOSITORY = Path(__file__).parents[1]
+FOLDER = REPOSITORY / "model_cards" / "alibi-dinov2-small"
+
+
+def test_folder_has_the_code_of_this_version():
+    for path in package_files():
+        assert (FOLDER / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_records_are_of_these_weights():
+    records = read_records(sorted((FOLDER / "results").glob("*.json"))).values()
+    assert {record["model"]["weights_sha256"] for record in records} == {sha256_of(FOLDER / "model.safetensors")}
+    assert {record["task"] for record in records} >= {"positional_probe", "teacher_agreement", "linear_segmentation"}
+
+
+def test_recipe_is_that_of_the_repository():
+    recipe = json.loads((REPOSITORY / "training" / "recipes" / "cpu.json").read_text())
+    used = json.loads((FOLDER / "recipe" / "config.json").read_text())
+    stages = recipe.pop("stages")
+    assert {name: used[name] for name in recipe} == recipe
+    for stage, full in zip(stages, used["stages"], strict=True):
+        assert {name: full[name] for name in stage} == stage
+
+
+def test_features_of_micrographs_do_not_tell_the_place():
+    backbone = load_backbone(FOLDER)
+    # At 518 px, as in the paper: at 224 px the probe would be fitted on seven patches.
+    maps = list(dense_features(backbone, read_folder(REPOSITORY / "data" / "micrographs")[:2], 518))
+    assert summarise(probe_images(maps))["r2_all_patches"] < -0.2
+    # Nor are they all alike, which would give a low R² too.
+    assert np.std(maps[0].reshape(-1, maps[0].shape[-1]), axis=0).mean() > 0.1
