@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from common.images import read_folder
-from evaluation.arguments import common_parser, run_command
+from evaluation.arguments import common_parser, measured_backbone, run_command
 from evaluation.features import Backbone, dense_features, load_backbone
 from evaluation.records import DatasetFacts, Stopwatch, describe_images, make_record
 
@@ -79,7 +79,7 @@ def main() -> None:
         images = read_folder(arguments.images)
         channels = zeroed_channels(arguments.run) if arguments.run else []
         teacher = load_backbone(arguments.teacher, arguments.device)
-        backbone = load_backbone(arguments.model, arguments.device, arguments.name)
+        backbone = measured_backbone(arguments)
         dataset = describe_images(Path(arguments.images).name, images)
         return measure(teacher, backbone, images, dataset, arguments.size, channels, arguments.seed)
 
