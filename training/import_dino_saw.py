@@ -12,13 +12,12 @@ is for its user to know and to choose here. The defaults are those of the publis
 """
 
 import argparse
-import pickle
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
+from common.checkpoints import read_pth
 from common.files import new_folder, require_new_folder, sha256_of
 from common.models import HEAD_DIM, require_same_tensors
 from modeling_alibi_dinov2 import Dinov2AlibiConfig, Dinov2AlibiImageProcessor, Dinov2AlibiModel
@@ -30,20 +29,6 @@ WRAPPER_PREFIXES = ("model.", "vit.")
 POSITION_EMBEDDING = "pos_embed"
 SLOPES_SUFFIX = ".attn.m"
 NAMES_SHOWN = 8
-
-# What the reader of a pickle raises, found by truncating and corrupting checkpoints of both formats.
-DAMAGE = (
-    pickle.UnpicklingError,
-    struct.error,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
 
 # timm's names, and the model's names for the same tensors.
 ROOT_NAMES = {
@@ -78,17 +63,7 @@ def read_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
             dtype.
         FileNotFoundError: there is no such file.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is not a file; give a checkpoint such as alibi_dv2_vits14_reg4.pth.")
-    with open(path, "rb") as file:
-        try:
-            content = torch.load(file, map_location="cpu", weights_only=True)
-        except DAMAGE as error:
-            raise ValueError(
-                f"{path} cannot be read as tensors ({type(error).__name__}). It is truncated, no checkpoint, or holds "
-                "Python objects, which are never loaded: download it again, or save the bare `model.state_dict()`."
-            ) from error
+    content = read_pth(path)
     if not isinstance(content, Mapping) or not all(
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content.items()
     ):
