@@ -6,9 +6,12 @@ products of the masks of patches and the features. The paper fits scikit-learn c
 figures 2 and 3); the results are the same.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from evaluation.position_targets import position_targets
 
 
 @dataclass(frozen=True)
@@ -95,3 +98,33 @@ def channel_r2(
 
     everywhere = np.ones((1, len(targets)), dtype=bool)
     return ChannelScores(score(moments(inputs, targets, everywhere)), score(moments(inputs, targets, held_out)))
+
+
+def most_positional_channels(features: Sequence[np.ndarray], count: int) -> list[int]:
+    """The channels that alone tell a patch's row or column best, in ascending order.
+
+    A channel's score is the R² of its own least-squares fit to x or to y, whichever is higher, averaged over images.
+
+    Args:
+        features: one `(h, w, D)` array per image.
+        count: how many.
+
+    Raises:
+        ValueError: there are fewer channels than that.
+    """
+    width = features[0].shape[-1]
+    if not 0 <= count <= width:
+        raise ValueError(f"{count} of {width} channels were asked for; it must be 0 to {width}.")
+    scores = np.mean([channel_scores(image) for image in features], axis=0).max(axis=0)
+    return sorted(np.argsort(scores)[::-1][:count].tolist())
+
+
+def channel_scores(features: np.ndarray) -> np.ndarray:
+    """R² of each channel alone for x and for y over all patches, `(2, D)`: the squared correlation; 0 if constant."""
+    rows, columns, width = features.shape
+    inputs = features.reshape(-1, width).astype(np.float64)
+    inputs -= inputs.mean(axis=0)
+    targets = position_targets(rows, columns)
+    targets -= targets.mean(axis=0)
+    power = np.outer((targets**2).sum(axis=0), (inputs**2).sum(axis=0))
+    return np.divide((targets.T @ inputs) ** 2, power, out=np.zeros_like(power), where=power > 0)

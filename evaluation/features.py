@@ -96,6 +96,21 @@ def patch_shape(backbone: Backbone) -> tuple[int, int]:
     return patch_size_of(backbone.model)
 
 
+def image_processor(backbone: Backbone, size: int) -> Dinov2AlibiImageProcessor:
+    """The image processing of a backbone: its own mean, standard deviation and patch size, all else alike.
+
+    Args:
+        size: shortest side in pixels after resizing; sides are rounded to whole patches, nothing is cropped.
+    """
+    return Dinov2AlibiImageProcessor(
+        size={"shortest_edge": size},
+        do_center_crop=False,
+        patch_size=math.lcm(*patch_shape(backbone)),
+        image_mean=backbone.processor.image_mean,
+        image_std=backbone.processor.image_std,
+    )
+
+
 def preprocess(backbone: Backbone, images: Sequence[Image.Image], size: int) -> torch.Tensor:
     """Images -> pixels, the same for every backbone but for its mean, standard deviation and patch size.
 
@@ -106,14 +121,7 @@ def preprocess(backbone: Backbone, images: Sequence[Image.Image], size: int) -> 
     Returns:
         `(B, 3, H, W)`, in the model's dtype and on its device.
     """
-    processor = Dinov2AlibiImageProcessor(
-        size={"shortest_edge": size},
-        do_center_crop=False,
-        patch_size=math.lcm(*patch_shape(backbone)),
-        image_mean=backbone.processor.image_mean,
-        image_std=backbone.processor.image_std,
-    )
-    pixels = processor(list(images), return_tensors="pt")["pixel_values"]
+    pixels = image_processor(backbone, size)(list(images), return_tensors="pt")["pixel_values"]
     return pixels.to(backbone.model.device, backbone.model.dtype)
 
 

@@ -82,36 +82,6 @@ def summarise(scores: Sequence[Sequence[ProbeScore]]) -> dict[str, float]:
     }
 
 
-def most_positional_channels(features: Sequence[np.ndarray], count: int) -> list[int]:
-    """The channels that alone tell a patch's row or column best, in ascending order.
-
-    A channel's score is the R² of its own least-squares fit to x or to y, whichever is higher, averaged over images.
-
-    Args:
-        features: one `(h, w, D)` array per image.
-        count: how many.
-
-    Raises:
-        ValueError: there are fewer channels than that.
-    """
-    width = features[0].shape[-1]
-    if not 0 <= count <= width:
-        raise ValueError(f"{count} of {width} channels were asked for; it must be 0 to {width}.")
-    scores = np.mean([channel_scores(image) for image in features], axis=0).max(axis=0)
-    return sorted(np.argsort(scores)[::-1][:count].tolist())
-
-
-def channel_scores(features: np.ndarray) -> np.ndarray:
-    """R² of each channel alone for x and for y over all patches, `(2, D)`: the squared correlation; 0 if constant."""
-    rows, columns, width = features.shape
-    inputs = features.reshape(-1, width).astype(np.float64)
-    inputs -= inputs.mean(axis=0)
-    targets = position_targets(rows, columns)
-    targets -= targets.mean(axis=0)
-    power = np.outer((targets**2).sum(axis=0), (inputs**2).sum(axis=0))
-    return np.divide((targets.T @ inputs) ** 2, power, out=np.zeros_like(power), where=power > 0)
-
-
 def measure(
     backbone: Backbone,
     images: Sequence[Image.Image],

@@ -28,6 +28,7 @@ import torch
 from PIL import Image
 
 from common.files import sha256_of
+from evaluation.channel_probes import most_positional_channels
 from evaluation.denoising_vit import DenoisingHead, load_denoising_head
 from evaluation.features import Backbone, Removal, dense_features, patch_features, preprocess
 from evaluation.noise import noise_images
@@ -179,7 +180,7 @@ def fit_removal(
         facts = describe_images("", images)
         parameters["fitted_on"] = {"images": facts.images, "fingerprint": facts.fingerprint}
     if name == "blank-channels":
-        parameters["channels"] = list(channels) or most_positional(features, count)
+        parameters["channels"] = list(channels) or most_positional_channels(features, count)
         basis = channel_basis(parameters["channels"], blank.shape[-1])
     else:
         basis = rasa_basis(features, count) if name == "rasa" else leading_directions(blank, count)
@@ -199,13 +200,6 @@ def require_options(name: str, given: set[str]) -> None:
         raise ValueError(f"{name} needs {' or '.join(sorted(needed, reverse=True))}.")
     if "channels" in given and len(given) > 1:
         raise ValueError(f"{name} takes either channels, or images to find them on and their count.")
-
-
-def most_positional(features: Sequence[np.ndarray], count: int) -> list[int]:
-    """As `positional_probe.most_positional_channels`."""
-    from evaluation.positional_probe import most_positional_channels  # a command, which imports this module
-
-    return most_positional_channels(features, count)
 
 
 def with_removal(backbone: Backbone, removal: Removal, size: int) -> Backbone:

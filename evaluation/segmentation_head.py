@@ -19,9 +19,9 @@ from tqdm.auto import tqdm
 
 from common.files import new_file, new_folder
 from common.models import require_same_tensors
-from evaluation.features import Backbone, patch_shape
+from evaluation.features import Backbone, image_processor
 from evaluation.miou import VOID
-from modeling_alibi_dinov2 import Dinov2AlibiForSemanticSegmentation, Dinov2AlibiImageProcessor, Dinov2AlibiModel
+from modeling_alibi_dinov2 import Dinov2AlibiForSemanticSegmentation, Dinov2AlibiModel
 
 
 @dataclass(frozen=True)
@@ -215,15 +215,8 @@ def save_segmenter(
     segmenter.dinov2_with_registers.load_state_dict(backbone.model.state_dict())
     segmenter.batch_norm.load_state_dict(head.batch_norm.state_dict())
     segmenter.classifier.load_state_dict(head.classifier.state_dict())
-    processor = Dinov2AlibiImageProcessor(
-        size={"shortest_edge": size},
-        do_center_crop=False,
-        patch_size=patch_shape(backbone)[0],
-        image_mean=backbone.processor.image_mean,
-        image_std=backbone.processor.image_std,
-    )
     with new_folder(folder) as temporary:
         segmenter.save_pretrained(temporary)
-        processor.save_pretrained(temporary)
+        image_processor(backbone, size).save_pretrained(temporary)
         saved = Dinov2AlibiForSemanticSegmentation.from_pretrained(temporary, dtype=backbone.model.dtype)
         require_same_tensors(saved, segmenter, "The saved segmenter")

@@ -96,9 +96,10 @@ def patch_maps(
             output = output.movedim(1, -1)
         case "timm_wrapper":
             hidden_states, first = [state.movedim(1, -1) for state in hidden_states], 1
-    grid = grid_of(model, pixel_values)
-    maps = {number: as_map(model, state, grid) for number, state in enumerate(hidden_states, first)}
-    return as_map(model, output, grid), maps
+    # Found once, not for every layer: it goes through all parameters.
+    grid, prefix = grid_of(model, pixel_values), prefix_tokens(model)
+    maps = {number: as_map(model, state, grid, prefix) for number, state in enumerate(hidden_states, first)}
+    return as_map(model, output, grid, prefix), maps
 
 
 def grid_of(model: PreTrainedModel, pixel_values: torch.Tensor) -> tuple[int, int]:
@@ -132,11 +133,11 @@ def forward_sam(model: PreTrainedModel, pixel_values: torch.Tensor, **options: A
     return functional_call(model, replaced, (pixel_values,), options)
 
 
-def as_map(model: PreTrainedModel, tokens: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+def as_map(model: PreTrainedModel, tokens: torch.Tensor, grid: tuple[int, int], prefix: int) -> torch.Tensor:
     """Tokens `(B, prefix + h·w, D)`, or a map `(B, h, w, D)` already -> map `(B, h, w, D)`."""
     if tokens.ndim == 4 and tokens.shape[1:3] == grid:
         return tokens
-    prefix, patches = prefix_tokens(model), grid[0] * grid[1]
+    patches = grid[0] * grid[1]
     if tokens.ndim != 3 or tokens.shape[1] != prefix + patches:
         raise ValueError(
             f"{type(model).__name__} gave an output of shape {tuple(tokens.shape)} for {grid[0]}×{grid[1]} patches "

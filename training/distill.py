@@ -29,8 +29,8 @@ from common.files import new_folder, require_new_folder, write_json
 from common.images import read_folder
 from common.models import weights_sha256
 from common.tensor_store import TensorStore
+from evaluation.channel_probes import most_positional_channels
 from evaluation.features import dense_features, load_backbone
-from evaluation.positional_probe import most_positional_channels
 from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor, Dinov2AlibiModel
 from training.checkpoints import find_checkpoints, writing
 from training.configuration import DistillationConfig, parse_configuration, require_same

@@ -170,8 +170,8 @@ class Distillation:
         for step, batch in self.batches(start):
             stage, _ = stage_at(config.stages, step)
             rate = learning_rate_at(config.stages, step)
-            self.note_images(step, batch)
-            losses.append(self.optimise(batch["pixels"], self.config.token_weights(stage).by_name(), rate))
+            self.note_images(stage, batch)
+            losses.append(self.optimise(batch["pixels"], config.token_weights(stage).by_name(), rate))
             if not accelerator.sync_gradients:
                 continue
             step += 1
@@ -196,9 +196,9 @@ class Distillation:
                 save_checkpoint(accelerator, self.journal.run, step, config.keep_checkpoints)
         bar.close()
 
-    def note_images(self, step: int, batch: dict[str, Any]) -> None:
-        """Write down which images of a batch could not be read or had to be enlarged."""
-        images = self.images[self.config.stages.index(stage_at(self.config.stages, step)[0])]
+    def note_images(self, stage: Stage, batch: dict[str, Any]) -> None:
+        """Write down which images of a stage's batch could not be read or had to be enlarged."""
+        images = self.images[self.config.stages.index(stage)]
         # Of a stream nobody knows the length; a bufferful is known to be there.
         known = len(images) if isinstance(images, Dataset) else self.config.shuffle_buffer
         self.journal.note_enlarged(batch["enlarged"])

@@ -4,10 +4,9 @@
 import numpy as np
 import pytest
 
+from evaluation.channel_probes import channel_scores, most_positional_channels
 from evaluation.patch_sampling import sample_patches
 from evaluation.positional_probe import (
-    channel_scores,
-    most_positional_channels,
     probe_images,
     probe_position,
     summarise,

@@ -11,11 +11,11 @@ from transformers import BitImageProcessorPil
 
 from common.files import sha256_of
 from evaluation.arguments import common_parser, measured_backbone
+from evaluation.channel_probes import most_positional_channels
 from evaluation.denoising_vit import NAMES, load_denoising_head
 from evaluation.features import OUTPUT, dense_features, load_backbone, patch_features
 from evaluation.noise import noise_images
 from evaluation.position_targets import position_targets
-from evaluation.positional_probe import most_positional_channels
 from evaluation.removals import (
     COUNTS,
     REMOVALS,
