@@ -152,9 +152,13 @@ def test_student_of_another_teacher_is_refused(tiny_distillation, tiny_model, st
 def test_accumulated_gradients_give_the_same_run(tiny_distillation, tmp_path):
     runs = []
     for number in (1, 2):
-        config = tiny_distillation(gradient_accumulation_steps=number, output=str(tmp_path / f"run-{number}"))
+        stages = [Stage(28, 10, None, 4, 1e-4, 2)]
+        output = str(tmp_path / f"run-{number}")
+        config = tiny_distillation(stages=stages, gradient_accumulation_steps=number, output=output)
         distill(config)
         runs.append(read_metrics(tmp_path / f"run-{number}" / "metrics.jsonl")[-1]["validation_loss"])
-    # Sums of two halves round differently; ten steps of Adam amplify it.
+    # Sums of two halves round differently, and Adam amplifies it: at ten times the rate some processors come out 1.2e-3
+    # apart.
+    print(runs)
     assert math.isclose(*runs, rel_tol=1e-3)
     assert load_teacher(config.teacher).training is False
