@@ -57,5 +57,13 @@ def read_folder(folder: str | Path) -> list[Image.Image]:
 
 def rgb_image(image: Image.Image) -> Image.Image:
     """8-bit RGB from any mode, by the rules of the image processor."""
-    pixels = to_rgb(to_8bit(to_channels_first(to_array(image), ChannelDimension.LAST)))
-    return Image.fromarray(np.ascontiguousarray(np.moveaxis(pixels, 0, -1)))
+    return Image.fromarray(rgb_array(to_array(image)))
+
+
+def rgb_array(pixels: np.ndarray) -> np.ndarray:
+    """`(H, W)` or `(H, W, C)` with 1, 3 or 4 channels, of any dtype -> `(H, W, 3)` uint8, by the same rules.
+
+    Raises:
+        ValueError: another shape, or pixels that are NaN or out of range.
+    """
+    return np.ascontiguousarray(np.moveaxis(to_rgb(to_8bit(to_channels_first(pixels, ChannelDimension.LAST))), 0, -1))

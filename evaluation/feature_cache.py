@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Dense features on disk, so that an image goes through a backbone once, whatever is done with its features.
+"""Dense features on disk or in memory, so that an image goes through a backbone once, whatever is done with its features.
 
 They are filed under the SHA-256 of all that they depend on: the image's pixels, the model and every setting. So nothing
 ever has to be invalidated, and several processes may share a folder.
@@ -7,6 +7,7 @@ ever has to be invalidated, and several processes may share a folder.
 
 import hashlib
 import json
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,30 @@ class FeatureCache:
         features = compute()
         self.store(key, features)
         return features.astype(np.float16).astype(np.float32)
+
+
+class MemoryCache:
+    """Arrays in memory under keys of any kind; those that were not asked for longest go first.
+
+    Args:
+        limit: bytes that are kept at most.
+    """
+
+    def __init__(self, limit: int = 2**29) -> None:
+        self.limit, self.bytes = limit, 0
+        self.arrays: OrderedDict[str, np.ndarray] = OrderedDict()
+
+    def get(self, key: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
+        """An array, computed and kept if it is not there. It is not to be written to."""
+        if key not in self.arrays:
+            self.arrays[key] = compute()
+            self.bytes += self.arrays[key].nbytes
+        self.arrays.move_to_end(key)
+        found = self.arrays[key]
+        while self.bytes > self.limit:
+            _, forgotten = self.arrays.popitem(last=False)
+            self.bytes -= forgotten.nbytes
+        return found
 
 
 def checksum(tensor: torch.Tensor) -> torch.Tensor:

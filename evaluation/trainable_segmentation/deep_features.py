@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Deep features of every pixel: windows -> backbone -> standardise -> principal components -> bilinear upsampling.
+
+As in arXiv 2603.16840, section S8.3. The backbone always sees windows of the same size, because the ALiBi bias depends
+on the size of the grid: a small image is mirrored out to a window, a large one is covered by windows that overlap.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+
+import numpy as np
+from PIL import Image
+from sklearn.decomposition import PCA
+from sklearn.preprocessing import StandardScaler
+from tqdm.auto import tqdm
+
+from evaluation.feature_cache import FeatureCache, MemoryCache, backbone_fingerprint
+from evaluation.features import Backbone, dense_features, patch_shape
+from evaluation.trainable_segmentation.image_regions import ImageRegions, read_reflected
+from evaluation.trainable_segmentation.tiles import Block, window_starts, window_weights
+
+MAX_PATCHES = 50_000  # that principal components are fitted on: 384 channels of them take 77 MB
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """Standardisation and principal components, fitted.
+
+    Attributes:
+        mean, scale: of each channel, `(D,)` float32.
+        components: `(n, D)` float32, orthonormal.
+    """
+
+    mean: np.ndarray
+    scale: np.ndarray
+    components: np.ndarray
+
+    def __call__(self, features: np.ndarray) -> np.ndarray:
+        """`(..., D)` -> `(..., n)` float32."""
+        return ((features - self.mean) / self.scale) @ self.components.T
+
+
+def fit_reduction(features: np.ndarray, components: int) -> Reduction:
+    """Fit standardisation and principal components.
+
+    Args:
+        features: of patches, `(N, D)`.
+        components: how many to keep.
+
+    Raises:
+        ValueError: there are fewer patches or channels than components.
+    """
+    if not 1 <= components <= min(features.shape):
+        raise ValueError(
+            f"{components} principal components of {features.shape[0]} patches with {features.shape[1]} channels were "
+            f"asked for; 1 to {min(features.shape)} can be had."
+        )
+    scaler = StandardScaler().fit(features)
+    pca = PCA(components, svd_solver="covariance_eigh").fit(scaler.transform(features))
+    # safetensors writes an array as it lies in memory, whatever its strides.
+    arrays = (scaler.mean_, scaler.scale_, pca.components_)
+    return Reduction(*(np.ascontiguousarray(array, dtype=np.float32) for array in arrays))
+
+
+@dataclass(frozen=True)
+class DeepFeatures:
+    """How deep features of pixels are made.
+
+    Args:
+        backbone: from `load_backbone`.
+        components: channels that are left of the backbone's, the first principal components.
+        window: side in pixels of the windows that the backbone sees, rounded down to whole patches.
+        overlap: of neighbouring windows in pixels, rounded down to whole patches.
+        shifts: patches per patch length along each axis. With 2, windows are seen again moved by half a patch down,
+            right and both, which makes features twice as fine for four times the work.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    backbone: Backbone
+    components: int = 9
+    window: int = 518
+    overlap: int = 112
+    shifts: int = 1
+
+    def __post_init__(self) -> None:
+        if self.window < max(self.patch) or not 0 <= self.overlap < self.window // 2:
+            raise ValueError(
+                f"A window of {self.window} pixels with an overlap of {self.overlap} was asked for; a window has "
+                f"{max(self.patch)} or more, and windows overlap by less than half."
+            )
+        if any(self.shifts < 1 or side % self.shifts for side in self.patch):
+            raise ValueError(f"shifts is {self.shifts}; it must divide the sides of a patch, {self.patch}.")
+
+    @cached_property
+    def patch(self) -> tuple[int, int]:
+        """Height and width of a patch in pixels."""
+        return patch_shape(self.backbone)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the backbone: SHA-256 of its weights and configuration."""
+        return backbone_fingerprint(self.backbone)
+
+    def windows(
+        self, image: ImageRegions, index: int, cache: FeatureCache | MemoryCache, progress: bool = False
+    ) -> Iterator[tuple[int, int, np.ndarray]]:
+        """Row and column, in patches, and features `(s·h, s·w, D)` of each window of a slice; s is `shifts`.
+
+        Args:
+            image: any size.
+            index: of the slice.
+            cache: what was seen before is taken from there.
+            progress: whether to show a bar.
+        """
+        height, width = (self.window // side * side for side in self.patch)
+        lengths = [-(-pixels // side) for pixels, side in zip(image.shape, self.patch, strict=True)]
+        axes = [
+            window_starts(length, self.window // side, self.overlap // side)
+            for length, side in zip(lengths, self.patch, strict=True)
+        ]
+        offsets = [range(0, side, side // self.shifts) for side in self.patch]
+        # A bar for a single window would only flicker.
+        hidden = not progress or len(axes[0]) * len(axes[1]) == 1
+        for row, column in tqdm(list(product(*axes)), "windows", unit="win", leave=False, disable=hidden):
+            shifted = [
+                self.window_features(
+                    read_reflected(
+                        image, index, row * self.patch[0] + down, column * self.patch[1] + right, height, width
+                    ),
+                    cache,
+                )
+                for down, right in product(*offsets)
+            ]
+            yield row, column, interleaved(shifted, self.shifts)
+
+    def window_features(self, pixels: np.ndarray, cache: FeatureCache | MemoryCache) -> np.ndarray:
+        """Features `(h, w, D)` of a window `(H, W, 3)` uint8."""
+        image = Image.fromarray(pixels)
+
+        def compute() -> np.ndarray:
+            return next(dense_features(self.backbone, [image], min(image.size)))
+
+        return cache.get(FeatureCache.key(self.fingerprint, image, size=min(image.size), layers=None), compute)
+
+    def fit(
+        self, images: Sequence[ImageRegions], cache: FeatureCache | MemoryCache, progress: bool = False
+    ) -> Reduction:
+        """Principal components of the patches of images; of `MAX_PATCHES` of them, evenly spread, if there are more."""
+        area = self.patch[0] * self.patch[1] / self.shifts**2
+        patches = sum(image.slices * max(image.shape[0] * image.shape[1], self.window**2) / area for image in images)
+        random = np.random.default_rng(0)
+        parts = [
+            features[random.random(features.shape[:2]) < MAX_PATCHES / patches]
+            for image in images
+            for index in range(image.slices)
+            for _, _, features in self.windows(image, index, cache, progress)
+        ]
+        return fit_reduction(np.concatenate(parts), self.components)
+
+    def grid(
+        self,
+        image: ImageRegions,
+        index: int,
+        reduction: Reduction,
+        cache: FeatureCache | MemoryCache,
+        progress: bool = False,
+    ) -> np.ndarray:
+        """Reduced features of a whole slice, `(s·h, s·w, n)` float32, windows blended where they overlap."""
+        # A window may reach beyond a small image.
+        shape = [
+            self.shifts * max(-(-pixels // side), self.window // side)
+            for pixels, side in zip(image.shape, self.patch, strict=True)
+        ]
+        total = np.zeros((*shape, len(reduction.components)), dtype=np.float32)
+        weights = np.zeros((*shape, 1), dtype=np.float32)
+        vertical, horizontal = (
+            window_weights(self.window // side * self.shifts, self.overlap // side * self.shifts) for side in self.patch
+        )
+        weight = (vertical[:, None] * horizontal)[..., None]
+        for row, column, features in self.windows(image, index, cache, progress):
+            where = tuple(
+                slice(start * self.shifts, start * self.shifts + length)
+                for start, length in zip((row, column), features.shape[:2], strict=True)
+            )
+            total[where] += weight * reduction(features)
+            weights[where] += weight
+        return total / weights
+
+    def upsample(self, grid: np.ndarray, block: Block) -> np.ndarray:
+        """Features of the pixels of a block, `(h, w, n)` float32, bilinear between the centres of patches.
+
+        Args:
+            grid: from `grid`.
+            block: rows and columns of the image.
+        """
+        for axis, (pixels, side) in enumerate(zip(block, self.patch, strict=True)):
+            # The first patch's centre is half a patch in; with shifts, centres lie closer but begin there too.
+            centres = (np.arange(pixels.start, pixels.stop) + 0.5 - side / 2) * self.shifts / side
+            centres = centres.clip(0, grid.shape[axis] - 1)
+            below = np.minimum(centres.astype(int), max(grid.shape[axis] - 2, 0))
+            above = np.minimum(below + 1, grid.shape[axis] - 1)
+            share = np.expand_dims((centres - below).astype(np.float32), tuple({0, 1, 2} - {axis}))
+            grid = grid.take(below, axis) * (1 - share) + grid.take(above, axis) * share
+        return grid
+
+
+def interleaved(shifted: Sequence[np.ndarray], shifts: int) -> np.ndarray:
+    """Features of s² windows, each `(h, w, D)`, moved down and right by parts of a patch -> `(s·h, s·w, D)`."""
+    height, width, channels = shifted[0].shape
+    parts = np.stack(shifted).reshape(shifts, shifts, height, width, channels)
+    return parts.transpose(2, 0, 3, 1, 4).reshape(shifts * height, shifts * width, channels)

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images as something that regions can be read from, whether they lie in memory or in a file."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from common.images import rgb_array
+
+
+class ImageRegions(Protocol):
+    """What the segmenter needs of an image: `ArrayImage` and `image_files.ImageFile` have it.
+
+    Attributes:
+        shape: height and width in pixels.
+        slices: how many images of that shape there are, such as those of a stack; 1 for a plain image.
+    """
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
+
+    @property
+    def slices(self) -> int: ...
+
+    def read(self, index: int, rows: slice, columns: slice) -> np.ndarray:
+        """A region of a slice that lies inside it, `(h, w, 3)` uint8, RGB."""
+        ...
+
+
+class ArrayImage:
+    """An image in memory.
+
+    Args:
+        pixels: `(H, W)` or `(H, W, C)` with 1, 3 or 4 channels; 8 or 16 bits, bool, or floating in [0, 1] or [0, 255].
+
+    Raises:
+        ValueError: another shape, or pixels that are NaN or out of range.
+    """
+
+    slices = 1
+
+    def __init__(self, pixels: np.ndarray) -> None:
+        self.pixels = rgb_array(np.asarray(pixels))
+        self.shape = self.pixels.shape[:2]
+
+    def read(self, index: int, rows: slice, columns: slice) -> np.ndarray:
+        """See `ImageRegions`."""
+        return self.pixels[rows, columns]
+
+
+Images = np.ndarray | Image.Image | ImageRegions | Sequence[np.ndarray | Image.Image | ImageRegions]
+
+
+def as_images(images: Images) -> list[ImageRegions]:
+    """One image or several, as something that regions are read from."""
+    given: list[Any] = list(images) if isinstance(images, list | tuple) else [images]
+    if not given:
+        raise ValueError("There are no images; give one or more.")
+    return [image if hasattr(image, "read") else ArrayImage(np.asarray(image)) for image in given]
+
+
+def read_reflected(image: ImageRegions, index: int, top: int, left: int, height: int, width: int) -> np.ndarray:
+    """A region that may reach beyond the image, which is mirrored at its borders, `(height, width, 3)` uint8."""
+    positions = [
+        mirrored(np.arange(start, start + extent), length)
+        for start, extent, length in zip((top, left), (height, width), image.shape, strict=True)
+    ]
+    first = [int(wanted.min()) for wanted in positions]
+    region = image.read(
+        index, *(slice(low, int(wanted.max()) + 1) for low, wanted in zip(first, positions, strict=True))
+    )
+    return region[positions[0][:, None] - first[0], positions[1] - first[1]]
+
+
+def mirrored(positions: np.ndarray, length: int) -> np.ndarray:
+    """Any positions -> positions from 0 to `length` − 1, the borders' own pixels repeated (… 1 0 | 0 1 …)."""
+    folded = positions % (2 * length)
+    return np.minimum(folded, 2 * length - 1 - folded)

@@ -1,0 +1,338 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Classifiers of pixels: features -> probabilities of classes, by name, saved without pickle.
+
+The classes of the labelled pixels are balanced by weights, so that a long stroke counts no more than a short one.
+"""
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Self
+
+import numpy as np
+import safetensors.numpy
+import xgboost
+from safetensors import SafetensorError
+from scipy.special import softmax
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.class_weight import compute_sample_weight
+
+from common.files import new_file, write_json
+
+RECORD = "classifier.json"
+# Depth and balanced weights are the paper's (arXiv 2603.16840, S8.3); it left the number of trees per class and the
+# learning rate at XGBoost's defaults, which are these.
+TREES, LEARNING_RATE, DEPTH = 100, 0.3, 8
+FOREST_TREES = 100
+ITERATIONS = 1000  # of logistic regression, at most; it needs some dozens
+
+
+class PixelClassifier(ABC):
+    """What maps features of pixels to probabilities of K classes.
+
+    Attributes:
+        file: what it is saved as in a folder; none for what cannot be saved without pickle.
+        num_features, num_classes: F and K.
+    """
+
+    file: ClassVar[str | None]
+    num_features: int
+    num_classes: int
+
+    def predict_proba(self, features: np.ndarray) -> np.ndarray:
+        """Features `(N, F)` -> probabilities `(N, K)` float32, which add up to 1 in every row.
+
+        Features that are float32 and contiguous are not copied by the trees.
+
+        Raises:
+            ValueError: there is another number of features, or one is NaN or infinite.
+        """
+        require_features(features)
+        if features.shape[1] != self.num_features:
+            raise ValueError(
+                f"The pixels have {features.shape[1]} features; this classifier was fitted on {self.num_features}. "
+                "Compute the same features as for fitting."
+            )
+        if len(features) == 0:
+            return np.empty((0, self.num_classes), dtype=np.float32)
+        return self.probabilities(np.ascontiguousarray(features, dtype=np.float32))
+
+    def save(self, folder: str | Path) -> None:
+        """Write the classifier into a folder, with its checksum in `classifier.json`.
+
+        Raises:
+            ValueError: it cannot be saved without pickle.
+            OSError: the folder is missing or cannot be written to, or the disk is full.
+        """
+        folder = Path(folder)
+        if self.file is None:
+            raise ValueError(
+                "A random forest cannot be saved without pickle, which runs code when it is loaded. "
+                f"Fit one of these instead: {', '.join(savable_classifiers())}."
+            )
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder} is not a folder; make it first.")
+        content = self.to_bytes()
+        with new_file(folder / self.file) as temporary:
+            temporary.write_bytes(content)
+        write_json(folder / RECORD, {"file": self.file, "sha256": hashlib.sha256(content).hexdigest()})
+
+    @classmethod
+    @abstractmethod
+    def fit(cls, features: np.ndarray, classes: np.ndarray, seed: int, threads: int | None) -> Self:
+        """Fit to float32 features and classes that `fit_classifier` has checked."""
+
+    @abstractmethod
+    def probabilities(self, features: np.ndarray) -> np.ndarray:
+        """`predict_proba` of float32 features that it has checked."""
+
+    def to_bytes(self) -> bytes:
+        """The content of `file`."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_bytes(cls, content: bytes, threads: int | None) -> Self:
+        """From what `to_bytes` gave, whose checksum was right.
+
+        Raises:
+            ValueError: it is something else all the same.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class BoostedTrees(PixelClassifier):
+    """XGBoost's gradient-boosted trees, grown on histograms. The seed changes nothing: nothing in it is random."""
+
+    booster: xgboost.Booster
+    num_features: int
+    num_classes: int
+    file = "classifier.ubj"
+
+    @classmethod
+    def fit(cls, features: np.ndarray, classes: np.ndarray, seed: int, threads: int | None) -> Self:
+        num_classes = int(classes.max()) + 1
+        parameters = {
+            "objective": "multi:softprob",
+            "num_class": num_classes,
+            "max_depth": DEPTH,
+            "learning_rate": LEARNING_RATE,
+            "tree_method": "hist",
+            "seed": seed,
+            "nthread": threads or 0,
+        }
+        weights = compute_sample_weight("balanced", classes)
+        # A parameter `verbosity` would stay set for everybody else in the process.
+        with xgboost.config_context(verbosity=0):
+            samples = xgboost.QuantileDMatrix(features, classes, weight=weights, nthread=threads)
+            booster = xgboost.train(parameters, samples, TREES)
+        return cls(booster, features.shape[1], num_classes)
+
+    def probabilities(self, features: np.ndarray) -> np.ndarray:
+        return self.booster.inplace_predict(features)
+
+    def to_bytes(self) -> bytes:
+        return bytes(self.booster.save_raw("ubj"))
+
+    @classmethod
+    def from_bytes(cls, content: bytes, threads: int | None) -> Self:
+        try:
+            with xgboost.config_context(verbosity=0):
+                booster = xgboost.Booster({"nthread": threads or 0})
+                booster.load_model(bytearray(content))
+                num_features = booster.num_features()
+                outputs = booster.inplace_predict(np.zeros((1, num_features), dtype=np.float32), strict_shape=True)
+        except xgboost.core.XGBoostError as error:
+            raise ValueError(f"XGBoost cannot read it: {str(error).splitlines()[0]}") from error
+        if outputs.shape[1] < 2:
+            raise ValueError("it is no classifier that gives a probability for each class")
+        return cls(booster, num_features, outputs.shape[1])
+
+
+@dataclass(frozen=True)
+class RandomForest(PixelClassifier):
+    """scikit-learn's random forest."""
+
+    forest: RandomForestClassifier
+    num_features: int
+    num_classes: int
+    file = None
+
+    @classmethod
+    def fit(cls, features: np.ndarray, classes: np.ndarray, seed: int, threads: int | None) -> Self:
+        forest = RandomForestClassifier(
+            FOREST_TREES, class_weight="balanced", random_state=seed, n_jobs=threads or -1
+        ).fit(features, classes)
+        return cls(forest, features.shape[1], len(forest.classes_))
+
+    def probabilities(self, features: np.ndarray) -> np.ndarray:
+        return self.forest.predict_proba(features).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class LinearClassifier(PixelClassifier):
+    """Logistic regression on standardised features, fitted by scikit-learn. Nothing in it is random.
+
+    Attributes:
+        mean: of the features it was fitted on, `(F,)` float32.
+        weights: for features minus their mean, `(F, K)` float32.
+        bias: `(K,)` float32.
+    """
+
+    mean: np.ndarray
+    weights: np.ndarray
+    bias: np.ndarray
+    file = "classifier.safetensors"
+
+    @property
+    def num_features(self) -> int:  # type: ignore[override]
+        return self.weights.shape[0]
+
+    @property
+    def num_classes(self) -> int:  # type: ignore[override]
+        return self.weights.shape[1]
+
+    @classmethod
+    def fit(cls, features: np.ndarray, classes: np.ndarray, seed: int, threads: int | None) -> Self:
+        scaler = StandardScaler()
+        inputs = scaler.fit_transform(features.astype(np.float64))
+        regression = LogisticRegression(class_weight="balanced", max_iter=ITERATIONS).fit(inputs, classes)
+        weights, bias = regression.coef_, regression.intercept_
+        if len(weights) == 1:  # of two classes scikit-learn keeps the second's weights only; the first's are 0
+            weights, bias = np.concatenate([0 * weights, weights]), np.concatenate([0 * bias, bias])
+        weights = (weights / scaler.scale_).T
+        mean = scaler.mean_.astype(np.float32)
+        bias = bias + (mean - scaler.mean_) @ weights  # makes up for what rounding took of the mean
+        return cls(mean, np.ascontiguousarray(weights, dtype=np.float32), bias.astype(np.float32))
+
+    def probabilities(self, features: np.ndarray) -> np.ndarray:
+        # The mean is not part of the bias: large features would then leave few digits of their difference.
+        return softmax((features - self.mean) @ self.weights + self.bias, axis=1)
+
+    def to_bytes(self) -> bytes:
+        return safetensors.numpy.save(vars(self))
+
+    @classmethod
+    def from_bytes(cls, content: bytes, threads: int | None) -> Self:
+        try:
+            found = cls(**safetensors.numpy.load(content))
+        except (SafetensorError, TypeError) as error:
+            raise ValueError(f"it does not hold mean, weights and bias ({error})") from error
+        shapes = [array.shape for array in vars(found).values()]
+        if found.weights.ndim != 2 or shapes != [(found.num_features,), found.weights.shape, (found.num_classes,)]:
+            raise ValueError(f"its mean, weights and bias have the shapes {shapes}, not (F,), (F, K) and (K,)")
+        return found
+
+
+KINDS: Mapping[str, type[PixelClassifier]] = {
+    "xgboost": BoostedTrees,
+    "random-forest": RandomForest,
+    "logistic-regression": LinearClassifier,
+}
+CLASSIFIERS = tuple(KINDS)
+
+
+def savable_classifiers() -> list[str]:
+    """Names of the classifiers that can be saved."""
+    return [name for name, kind in KINDS.items() if kind.file]
+
+
+def fit_classifier(
+    name: str,
+    features: np.ndarray,
+    classes: np.ndarray,
+    num_classes: int,
+    seed: int = 0,
+    threads: int | None = None,
+) -> PixelClassifier:
+    """Fit a classifier to labelled pixels.
+
+    Args:
+        name: `xgboost`, `random-forest` or `logistic-regression`.
+        features: `(N, F)`.
+        classes: `(N,)` integers, 0 to K − 1, each of them at least once.
+        num_classes: K, 2 or more.
+        seed: of everything random.
+        threads: to fit and predict with, as many as there are if not given; logistic regression leaves it to BLAS.
+
+    Raises:
+        ValueError: there is no such classifier; the arrays do not fit each other; a feature is NaN or infinite; a class
+            is out of range or has no pixel; there are fewer than 2 classes, or fewer than 1 thread.
+    """
+    kind = kind_of(name, threads)
+    require_features(features)
+    require_classes(classes, len(features), num_classes)
+    return kind.fit(np.ascontiguousarray(features, dtype=np.float32), classes.astype(np.int64), seed, threads)
+
+
+def load_classifier(name: str, folder: str | Path, threads: int | None = None) -> PixelClassifier:
+    """A classifier that was saved; it predicts the same to the bit.
+
+    Args:
+        name: the one that was saved.
+        folder: what it was saved into.
+        threads: to predict with, as in `fit_classifier`.
+
+    Raises:
+        ValueError: there is no such classifier, it cannot be saved, or a file is damaged.
+        FileNotFoundError: the folder holds no such classifier.
+    """
+    kind = kind_of(name, threads)
+    if kind.file is None:
+        raise ValueError(f"A {name} cannot have been saved; those that can are {', '.join(savable_classifiers())}.")
+    path = Path(folder) / kind.file
+    for needed in (path, path.with_name(RECORD)):
+        if not needed.is_file():
+            raise FileNotFoundError(f"{needed} is missing; give a folder that a classifier {name} was saved into.")
+    content = path.read_bytes()
+    try:
+        # The checksum comes first: some damaged files abort the whole process inside XGBoost.
+        record = json.loads(path.with_name(RECORD).read_text(encoding="utf-8"))
+        if record != {"file": kind.file, "sha256": hashlib.sha256(content).hexdigest()}:
+            raise ValueError(f"it is not the file that {RECORD} describes")
+        return kind.from_bytes(content, threads)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}). Save the classifier again.") from error
+
+
+def kind_of(name: str, threads: int | None) -> type[PixelClassifier]:
+    """The class of that name; raises a `ValueError` if there is none, or fewer than 1 thread."""
+    if name not in KINDS:
+        raise ValueError(f"There is no classifier {name!r}; choose from {', '.join(CLASSIFIERS)}.")
+    if threads is not None and threads < 1:
+        raise ValueError(f"{threads} threads were asked for; give 1 or more.")
+    return KINDS[name]
+
+
+def require_features(features: np.ndarray) -> None:
+    """Raise a `ValueError` unless features are `(N, F)` and finite."""
+    if features.ndim != 2 or features.shape[1] == 0:
+        raise ValueError(f"Features have the shape {features.shape}; they must be (pixels, features).")
+    # The extremes are NaN if anything is, and need no second array.
+    if features.size and not np.isfinite([features.min(), features.max()]).all():
+        raise ValueError("Features are NaN or infinite; compute them from an image without such pixels.")
+
+
+def require_classes(classes: np.ndarray, pixels: int, num_classes: int) -> None:
+    """Raise a `ValueError` unless there is a class for each pixel and a pixel for each class."""
+    if num_classes < 2:
+        raise ValueError(f"Labels have {num_classes} class; a classifier needs 2 or more. Label another class.")
+    if classes.shape != (pixels,) or not np.issubdtype(classes.dtype, np.integer):
+        raise ValueError(
+            f"Classes are {classes.dtype} of shape {classes.shape}; they must be integers, one for each of the "
+            f"{pixels} pixels."
+        )
+    found = set(np.unique(classes).tolist())
+    allowed = set(range(num_classes))
+    if found - allowed:
+        raise ValueError(f"Classes are 0 to {num_classes - 1}; there is {sorted(found - allowed)} too.")
+    if allowed - found:
+        raise ValueError(
+            f"No pixel is labelled as class {sorted(allowed - found)} of 0 to {num_classes - 1}; label one or more of "
+            "each class, or number the classes without gaps."
+        )

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a large image is cut: windows for the backbone, which overlap, and blocks for the classifier, which do not."""
+
+from itertools import product
+
+import numpy as np
+
+Block = tuple[slice, slice]
+
+
+def window_starts(length: int, window: int, overlap: int) -> list[int]:
+    """Where windows begin along an axis, so that they cover it and neighbours share `overlap` cells or more.
+
+    Args:
+        length: of the axis, in cells. If it is shorter than a window there is one, which reaches beyond it.
+        window: length of each window.
+        overlap: 0 to `window` − 1.
+    """
+    last = max(length - window, 0)
+    return [*range(0, last, window - overlap), last]
+
+
+def window_weights(window: int, overlap: int) -> np.ndarray:
+    """How much a window's cells count where windows overlap, `(window,)` in (0, 1]: falling linearly to its ends."""
+    cells = np.arange(window)
+    return np.minimum(np.minimum(cells + 1, window - cells) / (overlap + 1), 1.0).astype(np.float32)
+
+
+def blocks(shape: tuple[int, int], size: int) -> list[Block]:
+    """Rows and columns of squares of `size` pixels that cover an image, in reading order; the last ones are smaller."""
+    axes = [[slice(start, min(start + size, length)) for start in range(0, length, size)] for length in shape]
+    return list(product(*axes))
