@@ -7,16 +7,22 @@
   bias per head (`benchmarks.cases.ReferenceModel`), in float32.
 * `reference_bf16`: the same with the student in bfloat16 autocast.
 * `ours`: `training.distill` in bfloat16, teacher and student on whole batches.
+* `processes`: ours in a process of one thread for each core, with the same batches cut between them.
 * `cached`: ours with the teacher's targets in a cache from an earlier pass.
 
-ViT-S/14 with registers and random weights. Times are medians of optimiser steps that take turns in one process, after
-one that is not counted; the ratio is to `reference`.
+ViT-S/14 with registers and random weights. Times are medians of optimiser steps that take turns, after one that is not
+counted; the ratio is to `reference`.
 """
 
+import os
+import socket
 import tempfile
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +34,7 @@ from tqdm.auto import tqdm
 from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
 from benchmarks.cases import HEAD_DIM, PATCH, REGISTERS, ReferenceModel
-from benchmarks.forward import machine_facts, time_in_turns
+from benchmarks.measuring import machine_facts, time_in_turns
 from common.files import write_json
 from common.tensor_store import TensorStore
 from modeling_alibi_dinov2 import Dinov2AlibiConfig
@@ -122,9 +128,58 @@ def our_steps(
         yield
 
 
+def work(
+    connection: Connection, environment: dict[str, str], width: int, layers: int, config: DistillationConfig
+) -> None:
+    """One of several processes that share their batches: an optimiser step for each message that comes."""
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    steps = our_steps(make_teacher(width, layers), config, None)
+    while connection.recv():
+        next(steps)
+        connection.send(True)
+
+
+@contextmanager
+def processes(number: int, width: int, layers: int, config: DistillationConfig) -> Iterator[Callable[[], None]]:
+    """A function that has so many processes do one optimiser step together."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {
+        "ACCELERATE_USE_CPU": "true",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(number),
+        "LOCAL_WORLD_SIZE": str(number),
+        "OMP_NUM_THREADS": "1",
+    }
+    context = get_context("spawn")
+    connections, workers = [], []
+    for rank in range(number):
+        ours, theirs = context.Pipe()
+        environment = shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        workers.append(context.Process(target=work, args=(theirs, environment, width, layers, config), daemon=True))
+        workers[-1].start()
+        theirs.close()  # so that a worker's end is noticed
+        connections.append(ours)
+
+    def step() -> None:
+        for connection in connections:
+            connection.send(True)
+        for connection in connections:
+            connection.recv()
+
+    try:
+        yield step
+    finally:
+        for worker in workers:
+            worker.kill()
+
+
 def measure(width: int, layers: int, size: int, batch: int, repeats: int) -> list[dict[str, Any]]:
     """One row per way."""
-    with tempfile.TemporaryDirectory() as folder, tqdm(total=4 * (repeats + 1), unit="step") as bar:
+    with tempfile.TemporaryDirectory() as folder, tqdm(total=5 * (repeats + 1), unit="step") as bar:
         images = Path(folder) / "images"
         images.mkdir()
         make_photographs(images, batch)
@@ -147,13 +202,14 @@ def measure(width: int, layers: int, size: int, batch: int, repeats: int) -> lis
             "ours": our_steps(make(), config, None),
             "cached": our_steps(make(), config, store),
         }
-        runs: dict[str, Callable[[], None]] = {name: partial(next, steps) for name, steps in ways.items()}
 
         def advance(name: str) -> None:
             bar.set_description(name)
             bar.update()
 
-        timed = time_in_turns(runs, repeats, advance)
+        with processes(torch.get_num_threads(), width, layers, config) as step:
+            runs: dict[str, Callable[[], None]] = {name: partial(next, steps) for name, steps in ways.items()}
+            timed = time_in_turns(runs | {"processes": step}, repeats, advance)
     base = timed["reference"][0]
     return [
         {"case": name, "images_per_second": batch / seconds, "ratio": base / seconds}

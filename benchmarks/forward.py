@@ -14,16 +14,8 @@ the memory-bounded path where no other fits, and beside SDPA at half that size. 
 completed, not begun again.
 """
 
-import ctypes
 import json
-import multiprocessing
-import os
-import platform
-import statistics
-import time
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from itertools import product
@@ -31,24 +23,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from tqdm.auto import tqdm
 
 from benchmarks.cases import CASES, DTYPES, HEAD_DIM, PATCH, Setting, attention_bytes, build_model
+from benchmarks.measuring import in_fresh_process, machine_facts, memory_status, time_and_memory, time_in_turns
 from common.files import write_json
 from modeling_alibi_dinov2.attention_alibi_dinov2 import BLOCKWISE
 
 HUGE_SIZE = 2044  # 146×146 patches
 FREE_SHARE = 0.8  # of the free memory; a case that needs more is left out rather than killed
-
-
-def memory_status(field: str) -> int:
-    """A figure of this process (`VmRSS`, `VmHWM`) or of the machine (`MemAvailable`), in bytes; Linux only."""
-    for path in ("/proc/self/status", "/proc/meminfo"):
-        for line in Path(path).read_text().splitlines():
-            if line.startswith(f"{field}:"):
-                return int(line.split()[1]) * 1024
-    raise ValueError(f"The kernel reports no {field}; memory is measured on Linux only.")
 
 
 def measure_first_forward(case: str, setting: Setting, threads: int) -> dict[str, float]:
@@ -57,40 +40,7 @@ def measure_first_forward(case: str, setting: Setting, threads: int) -> dict[str
     model, pixels = build_model(case, setting), setting.pixels()
     with torch.inference_mode():
         model(pixels[:1, :, :PATCH, :PATCH])  # the kernels' own buffers are not the attention's
-        ctypes.CDLL(None).malloc_trim(0)  # freed memory that the allocator keeps would hide what the pass needs
-        Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
-        before, start = memory_status("VmRSS"), time.perf_counter()
-        model(pixels)
-        seconds = time.perf_counter() - start
-    peak = memory_status("VmHWM")
-    return {"seconds": seconds, "memory_bytes": peak - before, "process_bytes": peak}
-
-
-def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
-    """The result of a function in a process that has the libraries loaded, and has computed nothing yet."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["modeling_alibi_dinov2"])
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(function, *arguments).result()
-
-
-def time_in_turns(runs: Mapping[str, Callable[[], Any]], repeats: int, advance: Callable[[str], Any]) -> dict[str, Any]:
-    """Median seconds and first output of each run.
-
-    Every round starts with another run, so that none always follows the same; the first round is not counted.
-    """
-    names = list(runs)
-    times: dict[str, list[float]] = {name: [] for name in names}
-    outputs: dict[str, Any] = {}
-    for repeat in range(repeats + 1):
-        first = repeat % len(names)
-        for name in names[first:] + names[:first]:
-            advance(name)
-            start = time.perf_counter()
-            output = runs[name]()
-            times[name].append(time.perf_counter() - start)
-            outputs.setdefault(name, output)
-    return {name: (statistics.median(times[name][1:]), outputs[name]) for name in names}
+        return time_and_memory(lambda: model(pixels))
 
 
 def compare(setting: Setting, cases: tuple[str, ...], repeats: int, bar: tqdm) -> list[dict[str, Any]]:
@@ -121,19 +71,6 @@ def compare(setting: Setting, cases: tuple[str, ...], repeats: int, bar: tqdm) -
                 difference = output.last_hidden_state - timed[base][1].last_hidden_state
                 rows[case] |= {"difference": float(difference.abs().max()), "difference_to": base}
     return list(rows.values())
-
-
-def machine_facts() -> dict[str, Any]:
-    """What the figures depend on besides the settings."""
-    return {
-        "machine": platform.machine(),
-        "instructions": torch.backends.cpu.get_cpu_capability(),
-        "cpus": len(os.sched_getaffinity(0)),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
 
 
 def read_record(path: Path | None, facts: dict[str, Any]) -> dict[str, Any]:

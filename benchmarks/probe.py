@@ -31,7 +31,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
-from benchmarks.forward import machine_facts
+from benchmarks.measuring import machine_facts
 from common.files import write_json
 from evaluation.channel_probes import ChannelScores, channel_r2
 from evaluation.patch_sampling import PatchSample, sample_repeatedly

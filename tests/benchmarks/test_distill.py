@@ -40,7 +40,7 @@ def test_command_reports_every_way(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["distill", *options, str(tmp_path / "out.json")])
     main()
     rows = json.loads((tmp_path / "out.json").read_text())["rows"]
-    assert [row["case"] for row in rows] == ["reference", "reference_bf16", "ours", "cached"]
+    assert [row["case"] for row in rows] == ["reference", "reference_bf16", "ours", "cached", "processes"]
     assert rows[0]["ratio"] == 1
     assert all(row["images_per_second"] > 0 for row in rows)
     assert "| cached |" in capsys.readouterr().out
