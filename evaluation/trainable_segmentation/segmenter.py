@@ -70,7 +70,7 @@ class TrainableSegmenter:
         window: int = 518,
         overlap: int = 112,
         shifts: int = 1,
-        max_pixels: int = 200_000,
+        max_pixels: int = 50_000,
         cache: FeatureCache | MemoryCache | None = None,
         class_names: Sequence[str] | None = None,
         seed: int = 0,

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Time and memory of trainable segmentation as the image grows, from TIFF file to TIFF file, on the CPU.
+
+    python -m benchmarks.segmentation --output segmentation.json
+
+* `classical`, `deep`, `both`: which features; the backbone is a ViT-S/14 with registers and random weights.
+* `features`: of all pixels, nothing cached: classical ones, or windows through the backbone and principal components.
+* `fit`: principal components, features of the labelled pixels and classifier, when the backbone's features are cached.
+* `refit`: the same after some more strokes, as a user does who looks at the mask.
+* `predict`: classes of all pixels, when the backbone's features are cached.
+
+Each size and kind of features has a process of its own. Memory is the peak of the resident memory from the first step
+to the last, less what was resident when libraries and weights were loaded. Images are synthetic: two materials, smooth
+and rough. Strokes have the same number of pixels whatever the size.
+"""
+
+import tempfile
+import time
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+import torch
+from scipy.ndimage import gaussian_filter
+from tqdm.auto import tqdm
+
+from benchmarks.cases import HEAD_DIM, PATCH, REGISTERS
+from benchmarks.measuring import in_fresh_process, machine_facts, time_and_memory
+from common.files import write_json
+from evaluation.feature_cache import MemoryCache
+from evaluation.features import Backbone
+from evaluation.trainable_segmentation.classical_features import ClassicalFeatures
+from evaluation.trainable_segmentation.image_files import open_image
+from evaluation.trainable_segmentation.scribbles import add_strokes
+from evaluation.trainable_segmentation.segmenter import BLOCK, TrainableSegmenter
+from evaluation.trainable_segmentation.tiled_tiff import TiledPrediction
+from evaluation.trainable_segmentation.tiles import blocks
+from modeling_alibi_dinov2 import Dinov2AlibiConfig, Dinov2AlibiImageProcessor, Dinov2AlibiModel
+
+FEATURES = ("classical", "deep", "both")
+TRUTH = 512  # side in pixels of the corner that strokes are drawn in
+COLOURS = np.zeros((256, 3), dtype=np.uint8)
+
+
+def materials(side: int) -> tuple[np.ndarray, np.ndarray]:
+    """A square image uint8 with smooth and rough regions, and which are rough."""
+    random = np.random.default_rng(0)
+    noise = random.standard_normal((side, side), dtype=np.float32)
+    rough = gaussian_filter(noise, 24) > 0
+    image = 128 + np.where(rough, 40 * noise, 40 * gaussian_filter(noise, 3))
+    return image.clip(0, 255).astype(np.uint8), rough
+
+
+def make_backbone(width: int, layers: int) -> Backbone:
+    """A random ALiBi-DINOv2."""
+    torch.manual_seed(0)
+    config = Dinov2AlibiConfig(
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // HEAD_DIM,
+        num_register_tokens=REGISTERS,
+        patch_size=PATCH,
+    )
+    return Backbone(Dinov2AlibiModel(config).eval(), Dinov2AlibiImageProcessor(), "random", "random")
+
+
+def measure_case(features: str, side: int, width: int, layers: int, threads: int) -> dict[str, Any]:
+    """Figures of one case; to be called in a process of its own."""
+    torch.set_num_threads(threads)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "image.tif"
+        image, rough = materials(side)
+        tifffile.imwrite(path, image, tile=(256, 256), compression="zlib")
+        strokes, more = (np.zeros((side, side), dtype=np.uint8) for _ in range(2))
+        random = np.random.default_rng(0)
+        strokes[:TRUTH, :TRUTH] = add_strokes(strokes[:TRUTH, :TRUTH], rough[:TRUTH, :TRUTH], random)
+        more[:TRUTH, :TRUTH] = add_strokes(strokes[:TRUTH, :TRUTH], rough[:TRUTH, :TRUTH], random)
+        del image, rough
+        segmenter = TrainableSegmenter(
+            make_backbone(width, layers) if features != "classical" else None,
+            ClassicalFeatures() if features != "deep" else None,
+        )
+        seconds: dict[str, float] = {}
+
+        def timed(name: str, run: Callable[[], Any]) -> None:
+            start = time.perf_counter()
+            run()
+            seconds[name] = time.perf_counter() - start
+
+        def predict() -> None:
+            prediction = TiledPrediction(Path(folder) / "mask.tif", 1, source.shape, "benchmark")
+            for number, block, probabilities in segmenter.predict_blocks(source):
+                prediction.write(0, number, *block, segmenter.classes_[probabilities.argmax(axis=-1)])
+            prediction.finish({}, COLOURS)
+
+        def compute_features() -> None:
+            # Nothing is remembered: the windows go through the backbone again.
+            cache, segmenter.cache = segmenter.cache, MemoryCache(0)
+            grid = segmenter.deep_grid(source, 0)
+            segmenter.cache = cache
+            for block in blocks(source.shape, BLOCK):
+                segmenter.block_features(source, 0, block, grid)
+
+        def everything() -> None:
+            timed("first_fit", lambda: segmenter.fit(source, strokes))
+            timed("features_seconds", compute_features)
+            segmenter.block_cache = MemoryCache()
+            timed("fit", lambda: segmenter.fit(source, strokes))
+            timed("refit", lambda: segmenter.fit(source, more))
+            timed("predict", predict)
+
+        with open_image(path) as source:
+            memory = time_and_memory(everything)
+    return {"features": features, "side": side, "labelled": int((more > 0).sum())} | seconds | memory
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows as Markdown."""
+    lines = [
+        "| features | megapixels | features, s/MP | fit, s | refit, s | predict, s/MP | memory, MB |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in rows:
+        megapixels = row["side"] ** 2 / 2**20
+        cells = [f"{row['features_seconds'] / megapixels:.2f}", f"{row['fit']:.2f}", f"{row['refit']:.2f}"]
+        cells += [f"{row['predict'] / megapixels:.2f}", f"{row['memory_bytes'] / 2**20:.0f}"]
+        lines.append(f"| {row['features']} | {megapixels:g} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("--sides", type=int, nargs="+", default=[1024, 2048, 4096], help="of the images in pixels")
+    parser.add_argument("--features", nargs="+", choices=FEATURES, default=list(FEATURES))
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--width", type=int, default=384, help=f"a multiple of {HEAD_DIM}")
+    parser.add_argument("--output", type=Path, help="JSON file")
+    options = parser.parse_args()
+    if min(options.sides) < TRUTH or options.width % HEAD_DIM:
+        parser.error(f"sides {options.sides} must be {TRUTH} or more, width {options.width} a multiple of {HEAD_DIM}")
+    cases = [(features, side) for side in options.sides for features in options.features]
+    rows = [
+        in_fresh_process(measure_case, features, side, options.width, options.layers, torch.get_num_threads())
+        for features, side in tqdm(cases, "cases", unit="case")
+    ]
+    settings = {name: getattr(options, name) for name in ("layers", "width")}
+    if options.output:
+        write_json(options.output, {"machine": machine_facts(), "settings": settings, "rows": rows})
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
