@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the comparisons of backbones in trainable segmentation have in common: options, feature sets and records."""
+
+import argparse
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from transformers.utils import logging
+
+from common.files import write_json
+from evaluation.arguments import command_line
+from evaluation.feature_cache import DEFAULT_FOLDER
+from evaluation.features import Backbone
+from evaluation.figures import figure_columns
+from evaluation.trainable_segmentation.pixel_classifiers import CLASSIFIERS
+from evaluation.trainable_segmentation.segmenter import LIBRARIES
+
+CLASSICAL = "classical"
+
+
+def comparison_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser with the options of every comparison."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", required=True, help="Hub ids or folders of backbones")
+    parser.add_argument(
+        "--names", nargs="+", help="what to call the models; their Hub ids or folder names if not given"
+    )
+    parser.add_argument("--classifier", choices=CLASSIFIERS, default=CLASSIFIERS[0])
+    parser.add_argument("--components", type=int, default=9, help="principal components of the deep features")
+    parser.add_argument("--window", type=int, default=518, help="side in pixels of what a model sees at once")
+    parser.add_argument("--overlap", type=int, default=112, help="of neighbouring windows in pixels")
+    parser.add_argument("--device", default="cpu", help="where the models run, such as cpu or cuda")
+    parser.add_argument("--cache", type=Path, default=DEFAULT_FOLDER, help="folder for what can be computed again")
+    parser.add_argument("--output-folder", type=Path, required=True, help="for a result record (JSON) of each model")
+    parser.add_argument("--figure", type=Path, required=True, help="file for the picture (PNG)")
+    return parser
+
+
+def compared_backbones(arguments: argparse.Namespace) -> list[Backbone]:
+    """The backbones that the options of `comparison_parser` ask for; raises what `figure_columns` raises."""
+    # The segmenter sees images at their own size, so a column is a backbone.
+    return [column.backbone for column in figure_columns(argparse.Namespace(**vars(arguments), size=[1]))]
+
+
+def segmenter_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The settings of a `TrainableSegmenter` among the options of `comparison_parser`."""
+    return {name: getattr(arguments, name) for name in ("classifier", "components", "window", "overlap")}
+
+
+def library_versions() -> dict[str, str]:
+    """The versions of the libraries that a segmenter's predictions depend on."""
+    return {name: version(name) for name in LIBRARIES}
+
+
+def with_versions(record: dict[str, Any]) -> dict[str, Any]:
+    """A record that names these versions as well."""
+    return record | {"versions": record["versions"] | library_versions()}
+
+
+def run_comparison(
+    parser: argparse.ArgumentParser, command: Callable[[argparse.Namespace], Iterable[dict[str, Any]]]
+) -> None:
+    """Run a command and write its records; wrong input ends with a message, not a traceback."""
+    logging.disable_progress_bar()
+    arguments = parser.parse_args()
+    try:
+        for record in command(arguments):
+            name = f"{record['task']}-{record['dataset']['name']}-{record['model']['name']}.json".replace("/", "--")
+            write_json(arguments.output_folder / name, record | {"command": command_line(command, parser, arguments)})
+    except (ValueError, OSError) as error:
+        parser.error(str(error))

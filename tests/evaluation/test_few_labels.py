@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Learning curves are those of the segmenter, come from the seed, go on after a stop, and end in records."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from evaluation import few_labels
+from evaluation.card import by_model, headlines, results_table
+from evaluation.features import load_backbone
+from evaluation.few_labels import Drawing, curve_figure, curve_table, measure, mious, summarise
+from evaluation.miou import confusion_matrix, iou_per_class, mean_iou
+from evaluation.records import read_record
+from evaluation.segmentation_data import Labels, open_data
+from evaluation.trainable_segmentation.scribbles import stroke_rounds
+from evaluation.trainable_segmentation.segmenter import TrainableSegmenter
+from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor
+
+NAMES = ("train_a", "train_b", "test_a", "test_b")
+SETTINGS = {"classifier": "logistic-regression", "components": 4, "window": 56, "overlap": 14}
+SIDE = 56
+
+
+@pytest.fixture(scope="module")
+def data_folder(tmp_path_factory):
+    """Bright discs on dark ground with noise."""
+    folder = tmp_path_factory.mktemp("discs")
+    random = np.random.default_rng(0)
+    rows, columns = np.indices((SIDE, SIDE))
+    for part in ("images", "masks"):
+        (folder / part).mkdir()
+    for name in NAMES:
+        row, column = random.integers(18, 38, 2)
+        mask = ((rows - row) ** 2 + (columns - column) ** 2 < 200).astype(np.uint8)
+        image = (80 + 60 * mask + random.normal(0, 40, mask.shape)).clip(0, 255).astype(np.uint8)
+        Image.fromarray(mask).save(folder / "masks" / f"{name}.png")
+        Image.fromarray(image).save(folder / "images" / f"{name}.png")
+    return folder
+
+
+@pytest.fixture
+def data(data_folder):
+    return open_data(data_folder, Labels((0, 1), ("ground", "disc")), NAMES[:2])
+
+
+@pytest.fixture
+def model_folder(tmp_path, tiny_model):
+    tiny_model().save_pretrained(tmp_path / "model")
+    Dinov2AlibiImageProcessor().save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def backbone(model_folder):
+    return load_backbone(model_folder, name="tiny")
+
+
+def test_every_round_is_what_a_segmenter_gives_that_is_fitted_on_its_strokes(tmp_path, data, backbone):
+    train, test = data
+    drawing = Drawing(rounds=2, seeds=2, length=8)
+    _, curves = measure([backbone], train, test, drawing, tmp_path / "cache", **SETTINGS)
+    masks = [train.mask(index) for index in range(2)]
+    for name, model in (("classical", None), ("classical + tiny", backbone)):
+        assert curves[name].shape == (2, 2)
+        for seed in range(2):
+            for number, labels in enumerate(stroke_rounds(masks, 2, seed, 8)):
+                segmenter = TrainableSegmenter(model, seed=seed, **SETTINGS)
+                segmenter.fit([train.image(index) for index in range(2)], labels)
+                matrix = sum(
+                    confusion_matrix(segmenter.predict(test.image(index)) - 1, test.mask(index), 2)
+                    for index in range(2)
+                )
+                # The backbone's features are kept in half precision on disk: a pixel on a border may change sides.
+                assert curves[name][seed, number] == pytest.approx(mean_iou(matrix), abs=0.01)
+
+
+def test_record_holds_the_curves_and_the_baseline(tmp_path, data, backbone):
+    drawing = Drawing(rounds=2, seeds=2, length=8)
+    (record,), curves = measure([backbone], *data, drawing, tmp_path, **SETTINGS)
+    metrics, spread = record["metrics"], record["spread"]
+    for name, prefix in (("classical", "classical_"), ("classical + tiny", "")):
+        means = curves[name].mean(axis=0)
+        assert metrics[f"{prefix}miou_first"] == metrics[f"{prefix}miou_round_1"] == pytest.approx(means[0])
+        assert metrics[f"{prefix}miou_best"] == pytest.approx(means.max())
+        assert metrics[f"{prefix}best_round"] == means.argmax() + 1
+        assert spread[f"{prefix}miou_round_2"] == pytest.approx(abs(np.diff(curves[name][:, 1])[0]) / 2**0.5)
+    assert record["task"] == "trainable_segmentation"
+    assert record["dataset"]["images"] == 2
+    assert record["parameters"]["train"]["images"] == 2
+    assert record["parameters"]["rounds"] == 2
+    assert record["parameters"]["classifier"] == "logistic-regression"
+    assert "xgboost" in record["versions"]
+    assert headlines(record)
+    json.dumps(record, allow_nan=False)
+
+
+def test_finished_rounds_are_not_computed_again_and_more_can_follow(tmp_path, data, backbone, monkeypatch):
+    fitted = []
+    fit = few_labels.fit_strokes
+    monkeypatch.setattr(few_labels, "fit_strokes", lambda *given: fitted.append(given[-1]) or fit(*given))
+    _, short = measure([backbone], *data, Drawing(1, 1, 8), tmp_path, **SETTINGS)
+    assert len(fitted) == 2
+    _, longer = measure([backbone], *data, Drawing(2, 2, 8), tmp_path, **SETTINGS)
+    assert len(fitted) == 2 + 2 * 3
+    measure([backbone], *data, Drawing(2, 2, 8), tmp_path, **SETTINGS)
+    assert len(fitted) == 8
+    for name in short:
+        np.testing.assert_array_equal(short[name][0, 0], longer[name][0, 0])
+    measure([], *data, Drawing(1, 1, 8), tmp_path, **SETTINGS | {"classifier": "random-forest"})
+    measure([], *data, Drawing(1, 1, 9), tmp_path, **SETTINGS)
+    assert len(fitted) == 10
+
+
+def test_figures_are_means_over_seeds_of_the_iou_over_all_pixels():
+    matrices = np.random.default_rng(0).integers(1, 50, (3, 4, 2, 2))
+    metrics, spread = summarise(matrices, ["ground", "disc"])
+    scores = np.array([[mean_iou(matrix) for matrix in row] for row in matrices])
+    best = scores.mean(axis=0).argmax()
+    assert metrics["miou_round_3"] == pytest.approx(scores[:, 2].mean())
+    assert metrics["miou_best"] == pytest.approx(scores[:, best].mean())
+    assert metrics["iou_disc"] == pytest.approx(np.mean([iou_per_class(matrix)[1] for matrix in matrices[:, best]]))
+    assert spread["miou_first"] == pytest.approx(scores[:, 0].std(ddof=1))
+    np.testing.assert_array_equal(mious(matrices), scores)
+    assert summarise(matrices[:1], ["ground", "disc"])[1] == {}
+
+
+def test_figure_has_a_line_and_a_band_for_each_curve_and_the_table_its_means():
+    curves = {"classical": np.array([[0.2, 0.4], [0.4, 0.4]]), "classical + tiny": np.array([[0.5, 0.6], [0.5, 0.8]])}
+    (axis,) = curve_figure(curves).axes
+    np.testing.assert_allclose([line.get_ydata() for line in axis.lines], [[0.3, 0.4], [0.5, 0.7]])
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == list(curves)
+    (band, _) = axis.collections
+    assert band.get_datalim(axis.transData).y0 == pytest.approx(0.3 - 0.1 * 2**0.5)
+    table = curve_table(curves)
+    assert "0.700 ± 0.141" in table
+    assert len({len(line) for line in table.splitlines()}) == 1
+    (axis,) = curve_figure({name: scores[:1] for name, scores in curves.items()}).axes
+    assert not axis.collections
+    assert "±" not in curve_table({name: scores[:1] for name, scores in curves.items()})
+
+
+def test_class_that_nobody_can_draw_is_refused(tmp_path, data_folder):
+    train, test = open_data(data_folder, Labels((0, 1, 2), ("ground", "disc", "pore")), NAMES[:2])
+    with pytest.raises(ValueError, match="no pixel of pore"):
+        measure([], train, test, Drawing(1, 1), tmp_path, **SETTINGS)
+
+
+def test_impossible_drawings_are_refused():
+    for wrong in ({"rounds": 0}, {"seeds": 0}, {"length": 0}, {"width": 2}):
+        with pytest.raises(ValueError, match="asked for"):
+            Drawing(**wrong)
+
+
+def run_main(monkeypatch, *options) -> None:
+    monkeypatch.setattr(sys, "argv", ["few_labels", *map(str, options)])
+    few_labels.main()
+
+
+def test_command_writes_records_a_figure_and_a_table(tmp_path, data_folder, model_folder, monkeypatch, capsys):
+    options = ["--data", data_folder, "--classes", 0, 1, "--train-images", *NAMES[:2], "--models", model_folder]
+    options += ["--names", "tiny", "--rounds", 1, "--seeds", 1, "--components", 4, "--window", 56, "--overlap", 14]
+    options += ["--output-folder", tmp_path / "records", "--figure", tmp_path / "curve.png", "--cache", tmp_path / "c"]
+    for wrong, message in ((["--width", 2], "its width 1, 3, 5"), (["--overlap", 50], "overlap by less than half")):
+        with pytest.raises(SystemExit):
+            run_main(monkeypatch, *options, *wrong)
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "records").exists()
+    run_main(monkeypatch, *options)
+    (path,) = (tmp_path / "records").iterdir()
+    record = read_record(path)
+    assert path.name == f"trainable_segmentation-{data_folder.name}-tiny.json"
+    assert f"{record['metrics']['miou_first']:.3f}" in capsys.readouterr().out
+    assert record["command"][:3] == ["python", "-m", "evaluation.few_labels"]
+    assert "mIoU of trainable segmentation, first round" in results_table(by_model([record]))
+    with Image.open(tmp_path / "curve.png") as figure:
+        assert figure.format == "PNG"
