@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Dense features on disk or in memory, so that an image goes through a backbone once, whatever is done with its features.
+"""Dense features on disk or in memory, so that an image goes through a backbone once, whatever is done with them.
 
-They are filed under the SHA-256 of all that they depend on: the image's pixels, the model and every setting. So nothing
-ever has to be invalidated, and several processes may share a folder.
+Those on disk are filed under the SHA-256 of all that they depend on: the image's pixels, the model and every setting.
+So nothing ever has to be invalidated, and several processes may share a folder.
 """
 
 import hashlib

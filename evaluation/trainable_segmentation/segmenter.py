@@ -108,7 +108,7 @@ class TrainableSegmenter:
         self.classes_ = find_classes(labels)
         if self.class_names is not None and len(self.class_names) != len(self.classes_):
             raise ValueError(
-                f"There are {len(self.class_names)} class names, and the classes {self.classes_.tolist()}; give one each."
+                f"There are {len(self.class_names)} class names for classes {self.classes_.tolist()}; give one each."
             )
         places = choose_pixels(labels, self.max_pixels, self.seed)
         self.colour_ = any(
@@ -310,7 +310,7 @@ class TrainableSegmenter:
                 backbone = load_backbone(deep["backbone"], device)
             except (OSError, ValueError) as error:
                 raise ValueError(
-                    f"{deep['backbone']}, the backbone of {folder}, cannot be loaded ({error}). Give its folder or Hub id."
+                    f"{deep['backbone']}, the backbone of {folder}, cannot be loaded ({error}). Give where it is now."
                 ) from error
         options = {name: deep[name] for name in ("components", "window", "overlap", "shifts")} if deep else {}
         classical = settings["classical"]

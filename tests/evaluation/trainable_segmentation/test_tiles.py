@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,7 @@ def test_windows_cover_an_axis_and_overlap(length, window, overlap):
     covered = {cell for start in starts for cell in range(start, start + window)}
     assert covered >= set(range(length))
     assert starts == sorted(set(starts))
-    assert all(second - first <= window - overlap for first, second in zip(starts, starts[1:], strict=False))
+    assert all(second - first <= window - overlap for first, second in pairwise(starts))
     assert starts[-1] == max(length - window, 0)
 
 
