@@ -46,6 +46,7 @@ from common.images import read_image
 from evaluation.clusters import ImageClusters, count_conflicts, summarise
 from evaluation.feature_cache import FeatureCache
 from evaluation.features import Backbone
+from evaluation.figures import named_backbones
 from evaluation.miou import confusion_matrix
 from evaluation.panels import caption, image_tile, panel
 from evaluation.records import DatasetFacts, Stopwatch, describe_images, make_record
@@ -53,7 +54,6 @@ from evaluation.segmentation_data import read_mask
 from evaluation.trainable_segmentation.classical_features import ClassicalFeatures
 from evaluation.trainable_segmentation.comparison import (
     CLASSICAL,
-    compared_backbones,
     comparison_parser,
     run_comparison,
     segmenter_settings,
@@ -251,7 +251,7 @@ def command(arguments) -> list[dict[str, Any]]:
     picture = read_image(arguments.image)
     image, labels = np.asarray(picture), read_mask(arguments.labels, str(arguments.labels))
     dataset = describe_images(arguments.image.resolve().parent.name, [picture])
-    backbones = compared_backbones(arguments)
+    backbones = named_backbones(arguments)
     settings = segmenter_settings(arguments) | {"seed": arguments.seed}
     cache = FeatureCache(arguments.cache)
     classical = segment(image, labels, None, FILTERS, **settings)

@@ -29,6 +29,7 @@ from tqdm.auto import tqdm
 from common.files import write_json
 from evaluation.feature_cache import FeatureCache
 from evaluation.features import Backbone
+from evaluation.figures import named_backbones
 from evaluation.miou import confusion_matrix, iou_per_class, mean_iou
 from evaluation.positional_figures import save_figure, subplots
 from evaluation.records import Stopwatch, make_record
@@ -36,7 +37,6 @@ from evaluation.segmentation_data import Labels, SegmentationData, describe, ope
 from evaluation.trainable_segmentation.classical_features import ClassicalFeatures
 from evaluation.trainable_segmentation.comparison import (
     CLASSICAL,
-    compared_backbones,
     comparison_parser,
     library_versions,
     run_comparison,
@@ -307,7 +307,7 @@ def command(arguments) -> list[dict[str, Any]]:
     train, test = open_data(arguments.data, labels, arguments.train_images)
     drawing = Drawing(arguments.rounds, arguments.seeds, arguments.length, arguments.width)
     records, curves = measure(
-        compared_backbones(arguments), train, test, drawing, arguments.cache, **segmenter_settings(arguments)
+        named_backbones(arguments), train, test, drawing, arguments.cache, **segmenter_settings(arguments)
     )
     save_figure(curve_figure(curves), arguments.figure)
     print(curve_table(curves))

@@ -55,11 +55,25 @@ def figure_columns(arguments: argparse.Namespace) -> list[Column]:
     """The columns that were asked for. All models are loaded at once, so that a wrong one fails before the long work.
 
     Raises:
-        ValueError: there is not one name for each model, two models have the same, or a size is below 1.
+        ValueError: a size is below 1, or what `named_backbones` raises.
         OSError: there is no such model.
     """
     if min(arguments.size) < 1:
         raise ValueError(f"--size is {' '.join(map(str, arguments.size))}; it must be 1 pixel or more.")
+    return [
+        Column(f"{backbone.name}, {size} px" if len(arguments.size) > 1 else backbone.name, backbone, size)
+        for backbone in named_backbones(arguments)
+        for size in arguments.size
+    ]
+
+
+def named_backbones(arguments: argparse.Namespace) -> list[Backbone]:
+    """The backbones of `--models`, on `--device`, under their `--names`.
+
+    Raises:
+        ValueError: there is not one name for each model, or two models have the same.
+        OSError: there is no such model.
+    """
     names = arguments.names or [None] * len(arguments.models)
     if len(names) != len(arguments.models):
         raise ValueError(
@@ -71,11 +85,7 @@ def figure_columns(arguments: argparse.Namespace) -> list[Column]:
     if len({backbone.name for backbone in backbones}) < len(backbones):
         found = ", ".join(backbone.name for backbone in backbones)
         raise ValueError(f"Models of the same name cannot be told apart ({found}); give each its own with --names.")
-    return [
-        Column(f"{backbone.name}, {size} px" if len(arguments.size) > 1 else backbone.name, backbone, size)
-        for backbone in backbones
-        for size in arguments.size
-    ]
+    return backbones
 
 
 def run_figure(parser: argparse.ArgumentParser, command: Callable[[argparse.Namespace], Image.Image]) -> None:

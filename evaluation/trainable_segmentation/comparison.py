@@ -12,8 +12,6 @@ from transformers.utils import logging
 from common.files import write_json
 from evaluation.arguments import command_line
 from evaluation.feature_cache import DEFAULT_FOLDER
-from evaluation.features import Backbone
-from evaluation.figures import figure_columns
 from evaluation.trainable_segmentation.pixel_classifiers import CLASSIFIERS
 from evaluation.trainable_segmentation.segmenter import LIBRARIES
 
@@ -36,12 +34,6 @@ def comparison_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--output-folder", type=Path, required=True, help="for a result record (JSON) of each model")
     parser.add_argument("--figure", type=Path, required=True, help="file for the picture (PNG)")
     return parser
-
-
-def compared_backbones(arguments: argparse.Namespace) -> list[Backbone]:
-    """The backbones that the options of `comparison_parser` ask for; raises what `figure_columns` raises."""
-    # The segmenter sees images at their own size, so a column is a backbone.
-    return [column.backbone for column in figure_columns(argparse.Namespace(**vars(arguments), size=[1]))]
 
 
 def segmenter_settings(arguments: argparse.Namespace) -> dict[str, Any]:
