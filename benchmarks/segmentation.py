@@ -27,18 +27,19 @@ import torch
 from scipy.ndimage import gaussian_filter
 from tqdm.auto import tqdm
 
-from benchmarks.cases import HEAD_DIM, PATCH, REGISTERS
+from benchmarks.cases import HEAD_DIM, Setting, build_model
 from benchmarks.measuring import in_fresh_process, machine_facts, time_and_memory
 from common.files import write_json
 from evaluation.feature_cache import MemoryCache
 from evaluation.features import Backbone
 from evaluation.trainable_segmentation.classical_features import ClassicalFeatures
+from evaluation.trainable_segmentation.deep_features import DeepFeatures
 from evaluation.trainable_segmentation.image_files import open_image
 from evaluation.trainable_segmentation.scribbles import add_strokes
 from evaluation.trainable_segmentation.segmenter import BLOCK, TrainableSegmenter
 from evaluation.trainable_segmentation.tiled_tiff import TiledPrediction
 from evaluation.trainable_segmentation.tiles import blocks
-from modeling_alibi_dinov2 import Dinov2AlibiConfig, Dinov2AlibiImageProcessor, Dinov2AlibiModel
+from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor
 
 FEATURES = ("classical", "deep", "both")
 TRUTH = 512  # side in pixels of the corner that strokes are drawn in
@@ -54,19 +55,6 @@ def materials(side: int) -> tuple[np.ndarray, np.ndarray]:
     return image.clip(0, 255).astype(np.uint8), rough
 
 
-def make_backbone(width: int, layers: int) -> Backbone:
-    """A random ALiBi-DINOv2."""
-    torch.manual_seed(0)
-    config = Dinov2AlibiConfig(
-        hidden_size=width,
-        num_hidden_layers=layers,
-        num_attention_heads=width // HEAD_DIM,
-        num_register_tokens=REGISTERS,
-        patch_size=PATCH,
-    )
-    return Backbone(Dinov2AlibiModel(config).eval(), Dinov2AlibiImageProcessor(), "random", "random")
-
-
 def measure_case(features: str, side: int, width: int, layers: int, threads: int) -> dict[str, Any]:
     """Figures of one case; to be called in a process of its own."""
     torch.set_num_threads(threads)
@@ -79,8 +67,10 @@ def measure_case(features: str, side: int, width: int, layers: int, threads: int
         strokes[:TRUTH, :TRUTH] = add_strokes(strokes[:TRUTH, :TRUTH], rough[:TRUTH, :TRUTH], random)
         more[:TRUTH, :TRUTH] = add_strokes(strokes[:TRUTH, :TRUTH], rough[:TRUTH, :TRUTH], random)
         del image, rough
+        model = build_model("sdpa", Setting(DeepFeatures.window, layers=layers, width=width))
+        backbone = Backbone(model, Dinov2AlibiImageProcessor(), "random", "random")
         segmenter = TrainableSegmenter(
-            make_backbone(width, layers) if features != "classical" else None,
+            backbone if features != "classical" else None,
             ClassicalFeatures() if features != "deep" else None,
         )
         seconds: dict[str, float] = {}
