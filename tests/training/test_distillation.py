@@ -2,7 +2,6 @@
 """The loop: loss, schedule, what is trained and what is not."""
 
 import json
-import math
 
 import pytest
 import torch
@@ -150,15 +149,16 @@ def test_student_of_another_teacher_is_refused(tiny_distillation, tiny_model, st
 
 
 def test_accumulated_gradients_give_the_same_run(tiny_distillation, tmp_path):
-    runs = []
+    curves = []
     for number in (1, 2):
         stages = [Stage(28, 10, None, 4, 1e-4, 2)]
         output = str(tmp_path / f"run-{number}")
         config = tiny_distillation(stages=stages, gradient_accumulation_steps=number, output=output)
         distill(config)
-        runs.append(read_metrics(tmp_path / f"run-{number}" / "metrics.jsonl")[-1]["validation_loss"])
-    # Sums of two halves round differently, and Adam amplifies it: at ten times the rate some processors come out 1.2e-3
-    # apart.
-    print(runs)
-    assert math.isclose(*runs, rel_tol=1e-3)
+        metrics = read_metrics(Path(output) / "metrics.jsonl")
+        curves.append([entry["loss"] for entry in metrics if "loss" in entry])
+    assert len(curves[0]) == 10
+    # Sums of two halves round differently, and Adam divides gradients that are nothing but rounding by their own size:
+    # some processors come out 0.3 % apart. Other images would make it tens of per cent.
+    assert curves[1] == pytest.approx(curves[0], rel=2e-2)
     assert load_teacher(config.teacher).training is False

@@ -75,9 +75,9 @@ def test_sharded_run_gives_the_student_of_one_process(tiny_distillation, tmp_pat
         [entry["loss"] for entry in read_metrics(folder / "metrics.jsonl") if "loss" in entry]
         for folder in (tmp_path / "single", tmp_path / "sharded")
     ]
-    # Half batches are summed in another order, and Adam divides small gradients by their own size: at ten times the
-    # rate some processors come out 1 % apart.
-    assert curves[1] == pytest.approx(curves[0], rel=5e-3)
+    # Half batches are summed in another order, and Adam divides gradients that are nothing but rounding by their own
+    # size: some processors come out 1 % apart. Other images would make it tens of per cent.
+    assert curves[1] == pytest.approx(curves[0], rel=2e-2)
     expected = load_file(single / "model.safetensors")
     found = load_file(tmp_path / "sharded" / "student" / "model.safetensors")
     assert found.keys() == expected.keys()
