@@ -128,6 +128,7 @@ def fit(arguments: argparse.Namespace) -> int:
         arguments.classifier,
         components=arguments.components,
         shifts=arguments.shifts,
+        per_image=arguments.per_image,
         cache=FeatureCache(arguments.cache),
         class_names=arguments.class_names,
         seed=arguments.seed,
@@ -322,6 +323,12 @@ def segment_parser() -> argparse.ArgumentParser:
     fitting.add_argument("--components", type=int, default=9, help="principal components of the deep features")
     fitting.add_argument(
         "--shifts", type=int, default=1, help="patches per patch length: 2 makes deep features twice as fine"
+    )
+    fitting.add_argument(
+        "--per-image",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="standardise deep features in each image; --no-per-image where images show different phases",
     )
     fitting.add_argument("--seed", type=int, default=0, help="of everything random")
     fitting.add_argument("--output", type=Path, required=True, help="folder for the segmenter; must not exist")

@@ -29,6 +29,7 @@ from evaluation.trainable_segmentation.pixel_classifiers import CLASSIFIERS, fit
 from evaluation.trainable_segmentation.tiles import Block, blocks
 
 BLOCK = 512  # side in pixels of what is classified at once: features of a hundred channels take 105 MB
+DEEP_SETTINGS = ("components", "window", "overlap", "shifts", "per_image")
 SETTINGS, REDUCTION = "segmenter.json", "reduction.safetensors"
 LIBRARIES = ("numpy", "scikit-image", "scikit-learn", "torch", "transformers", "xgboost")
 
@@ -43,7 +44,7 @@ class TrainableSegmenter:
         backbone: for deep features, from `load_backbone`; none for classical features alone.
         classical: which classical features; none for deep features alone.
         classifier: one of `CLASSIFIERS`.
-        components, window, overlap, shifts: of the deep features, see `DeepFeatures`.
+        components, window, overlap, shifts, per_image: of the deep features, see `DeepFeatures`.
         max_pixels: labelled pixels that the classifier learns from; if there are more, so many are drawn.
         cache: for the backbone's features; with a `FeatureCache` they are kept on disk, otherwise in memory.
         class_names: one for each class, in the order of their numbers.
@@ -70,6 +71,7 @@ class TrainableSegmenter:
         window: int = 518,
         overlap: int = 112,
         shifts: int = 1,
+        per_image: bool = True,
         max_pixels: int = 50_000,
         cache: FeatureCache | MemoryCache | None = None,
         class_names: Sequence[str] | None = None,
@@ -82,7 +84,7 @@ class TrainableSegmenter:
             raise ValueError(f"The classifier is {classifier!r}; it must be one of {', '.join(CLASSIFIERS)}.")
         if max_pixels < 2:
             raise ValueError(f"max_pixels is {max_pixels}; it must be 2 or more.")
-        self.deep = DeepFeatures(backbone, components, window, overlap, shifts) if backbone else None
+        self.deep = DeepFeatures(backbone, components, window, overlap, shifts, per_image) if backbone else None
         self.classical, self.classifier, self.max_pixels = classical, classifier, max_pixels
         self.class_names, self.seed, self.progress = class_names, seed, progress
         self.cache = MemoryCache() if cache is None else cache
@@ -274,7 +276,7 @@ class TrainableSegmenter:
                 settings["deep"] = {
                     "backbone": str(Path(source).resolve()) if Path(source).is_dir() else source,
                     "fingerprint": self.deep.fingerprint,
-                    **{name: getattr(self.deep, name) for name in ("components", "window", "overlap", "shifts")},
+                    **{name: getattr(self.deep, name) for name in DEEP_SETTINGS},
                 }
                 save_file(vars(self.reduction_), temporary / REDUCTION)
             self.classifier_.save(temporary)
@@ -312,7 +314,7 @@ class TrainableSegmenter:
                 raise ValueError(
                     f"{deep['backbone']}, the backbone of {folder}, cannot be loaded ({error}). Give where it is now."
                 ) from error
-        options = {name: deep[name] for name in ("components", "window", "overlap", "shifts")} if deep else {}
+        options = {name: deep[name] for name in DEEP_SETTINGS} if deep else {}
         classical = settings["classical"]
         segmenter = cls(
             backbone if deep else None,

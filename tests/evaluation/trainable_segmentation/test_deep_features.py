@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,13 @@ from transformers import Dinov2Config, Dinov2Model
 from evaluation.feature_cache import FeatureCache, MemoryCache
 from evaluation.features import Backbone, dense_features
 from evaluation.trainable_segmentation import deep_features
-from evaluation.trainable_segmentation.deep_features import DeepFeatures, Reduction, fit_reduction, interleaved
+from evaluation.trainable_segmentation.deep_features import (
+    DeepFeatures,
+    Reduction,
+    fit_reduction,
+    interleaved,
+    standardised,
+)
 from evaluation.trainable_segmentation.image_regions import ArrayImage
 from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor
 
@@ -22,7 +30,7 @@ def backbone(tiny_model):
 
 @pytest.fixture
 def deep(backbone):
-    return DeepFeatures(backbone, components=3, window=WINDOW, overlap=OVERLAP)
+    return DeepFeatures(backbone, components=3, window=WINDOW, overlap=OVERLAP, per_image=False)
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -119,6 +127,27 @@ def test_shifted_windows_are_windows_of_the_moved_image(backbone):
     expected = next(dense_features(backbone, [Image.fromarray(moved)], WINDOW))
     np.testing.assert_array_equal(features[1::2, 1::2], expected)
     np.testing.assert_array_equal(features[::2, ::2], next(dense_features(backbone, [Image.fromarray(pixels)], WINDOW)))
+
+
+def test_components_are_standardised_in_each_image(backbone):
+    deep = DeepFeatures(backbone, components=3, window=WINDOW, overlap=OVERLAP)
+    images = [ArrayImage(picture(90, 60, seed)) for seed in (0, 1)]
+    reduction = deep.fit(images, MemoryCache())
+    plain = replace(deep, per_image=False)
+    for image in (*images, ArrayImage(picture(30, 40, seed=2))):
+        rows, columns = (-(-side // PATCH) for side in image.shape)
+        inside = deep.grid(image, 0, reduction, MemoryCache())[:rows, :columns]
+        np.testing.assert_allclose(inside.mean((0, 1)), 0, atol=1e-5)
+        np.testing.assert_allclose(inside.std((0, 1)), 1, atol=1e-4)
+        unchanged = plain.grid(image, 0, reduction, MemoryCache())[:rows, :columns]
+        np.testing.assert_allclose(inside, (unchanged - unchanged.mean((0, 1))) / unchanged.std((0, 1)), atol=1e-4)
+    blank = deep.grid(ArrayImage(np.full((56, 56), 90, dtype=np.uint8)), 0, reduction, MemoryCache())
+    assert np.isfinite(blank).all()
+
+
+def test_what_varies_by_rounding_only_is_not_blown_up():
+    features = np.array([[1.0, 1.0], [1.0 + 1e-6, 3.0]])
+    np.testing.assert_allclose(standardised(features, features), [[0, -1], [0, 1]], atol=1e-5)
 
 
 def test_interleaving_one_is_nothing():
