@@ -7,8 +7,8 @@
 
 In every round a simulated user draws one stroke per class on each training image (`trainable_segmentation.scribbles`).
 A classifier of pixels is fitted on all strokes so far, and mIoU is over all pixels of all test images. This is done for
-classical features alone, and for classical and deep features of each backbone, with the same strokes. Seeds change
-where the strokes are and what is random in the classifier.
+classical features alone, and for each backbone for classical and deep features, and for deep features alone, with the
+same strokes. Seeds change where the strokes are and what is random in the classifier.
 
 Finished rounds are kept (`--cache`): a run that was stopped goes on where it was. The features of all images are held
 in memory, for one set of features at a time: 0.25 kB per pixel.
@@ -168,12 +168,15 @@ def all_features(
     return features[: len(train)], features[len(train) :]
 
 
-def summarise(matrices: np.ndarray, names: Sequence[str]) -> tuple[dict[str, float], dict[str, float]]:
+def summarise(
+    matrices: np.ndarray, names: Sequence[str], prefix: str = ""
+) -> tuple[dict[str, float], dict[str, float]]:
     """The figures of a learning curve under the names that records use: means over the seeds, and their spread.
 
     Args:
         matrices: from `learning_curve`.
         names: of the classes.
+        prefix: of the figures' names.
 
     Returns:
         mIoU after the first round, after the round that is best on average, and after each round, and the IoU of each
@@ -189,7 +192,8 @@ def summarise(matrices: np.ndarray, names: Sequence[str]) -> tuple[dict[str, flo
         **{f"miou_round_{number}": column for number, column in enumerate(scores.T, start=1)},
         **{f"iou_{name}": column for name, column in zip(names, classes.T, strict=True)},
     }
-    metrics = {name: float(column.mean()) for name, column in values.items()} | {"best_round": best + 1}
+    values = {prefix + name: column for name, column in values.items()}
+    metrics = {name: float(column.mean()) for name, column in values.items()} | {f"{prefix}best_round": best + 1}
     spread = {name: float(column.std(ddof=1)) for name, column in values.items()} if len(scores) > 1 else {}
     return metrics, spread
 
@@ -200,11 +204,18 @@ def mious(matrices: np.ndarray) -> np.ndarray:
 
 
 def curve_figure(curves: Mapping[str, np.ndarray]) -> Figure:
-    """mIoU over rounds, `(seeds, rounds)` by name: a line for the mean, a band of one standard deviation each way."""
-    figure, ((axis,),) = subplots(1, 1, width=6, height=4)
-    for colour, marker, (name, scores) in zip(cycle(COLOURS), cycle(MARKERS), curves.items(), strict=False):
+    """mIoU over rounds, `(seeds, rounds)` by name: a line for the mean, a band of one standard deviation each way.
+
+    A model has one colour; without classical features its line is dashed.
+    """
+    figure, ((axis,),) = subplots(1, 1, width=7, height=4.5)
+    models = dict.fromkeys(name.removeprefix(f"{CLASSICAL} + ") for name in curves)
+    looks = dict(zip(models, zip(cycle(COLOURS), cycle(MARKERS), strict=False), strict=False))
+    for name, scores in curves.items():
+        colour, marker = looks[name.removeprefix(f"{CLASSICAL} + ")]
         rounds, mean = np.arange(1, scores.shape[1] + 1), scores.mean(axis=0)
-        axis.plot(rounds, mean, color=colour, marker=marker, markersize=4, label=name)
+        style = "-" if name.startswith(CLASSICAL) else "--"
+        axis.plot(rounds, mean, style, color=colour, marker=marker, markersize=4, label=name)
         if len(scores) > 1:
             spread = scores.std(axis=0, ddof=1)
             axis.fill_between(rounds, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
@@ -251,7 +262,8 @@ def measure(
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     """Images -> strokes -> learning curves -> a result record for each backbone, and all curves `(seeds, rounds)`.
 
-    The figures of classical features alone stand in every record, under names that begin with `classical_`.
+    A record's figures are of classical and deep features together. Those of deep features alone stand beside them,
+    under names that begin with `deep_`, and in every record those of classical features alone, `classical_…`.
 
     Args:
         backbones: from `load_backbone`.
@@ -274,30 +286,32 @@ def measure(
         **settings,
     }
 
+    cache = FeatureCache(folder)
     # All of them at once, so that a wrong setting fails before the long work.
-    alone, *with_deep = (
-        TrainableSegmenter(backbone, cache=FeatureCache(folder), **settings) for backbone in (None, *backbones)
-    )
+    alone, *with_deep = (TrainableSegmenter(backbone, cache=cache, **settings) for backbone in (None, *backbones))
 
     def measured(segmenter: TrainableSegmenter, name: str) -> np.ndarray:
         identity = {
             "backbone": segmenter.deep and segmenter.deep.fingerprint,
             "data": [train_facts.fingerprint, facts.fingerprint],
-            "features": [asdict(ClassicalFeatures()), settings],
+            "features": [segmenter.classical and asdict(segmenter.classical), settings],
+            "deep": segmenter.deep and segmenter.deep.per_image,
             "versions": library_versions(),
         }
         return learning_curve(segmenter, train, test, drawing, folder / "few_labels", identity, name)
 
     matrices = measured(alone, CLASSICAL)
-    baseline = [{f"{CLASSICAL}_{name}": value for name, value in part.items()} for part in summarise(matrices, names)]
+    baseline = summarise(matrices, names, f"{CLASSICAL}_")
     records, curves = [], {CLASSICAL: mious(matrices)}
     for backbone, segmenter in zip(backbones, with_deep, strict=True):
-        stopwatch, name = Stopwatch(), f"{CLASSICAL} + {backbone.name}"
-        matrices = measured(segmenter, name)
-        metrics, spread = (own | other for own, other in zip(summarise(matrices, names), baseline, strict=True))
+        stopwatch, both = Stopwatch(), f"{CLASSICAL} + {backbone.name}"
+        deep = TrainableSegmenter(backbone, None, cache=cache, **settings)
+        found = {both: measured(segmenter, both), backbone.name: measured(deep, backbone.name)}
+        summaries = summarise(found[both], names), summarise(found[backbone.name], names, "deep_"), baseline
+        metrics, spread = ({**own, **of_deep, **other} for own, of_deep, other in zip(*summaries, strict=True))
         record = make_record("trainable_segmentation", metrics, facts, backbone, parameters, 0, stopwatch)
         records.append(with_versions(record) | {"spread": spread})
-        curves[name] = mious(matrices)
+        curves |= {name: mious(matrices) for name, matrices in found.items()}
     return records, curves
 
 

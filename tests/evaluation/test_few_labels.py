@@ -102,16 +102,16 @@ def test_finished_rounds_are_not_computed_again_and_more_can_follow(tmp_path, da
     fit = few_labels.fit_strokes
     monkeypatch.setattr(few_labels, "fit_strokes", lambda *given: fitted.append(given[-1]) or fit(*given))
     _, short = measure([backbone], *data, Drawing(1, 1, 8), tmp_path, **SETTINGS)
-    assert len(fitted) == 2
+    assert len(fitted) == 3  # classical, both, deep
     _, longer = measure([backbone], *data, Drawing(2, 2, 8), tmp_path, **SETTINGS)
-    assert len(fitted) == 2 + 2 * 3
+    assert len(fitted) == 3 + 3 * 3
     measure([backbone], *data, Drawing(2, 2, 8), tmp_path, **SETTINGS)
-    assert len(fitted) == 8
+    assert len(fitted) == 12
     for name in short:
         np.testing.assert_array_equal(short[name][0, 0], longer[name][0, 0])
     measure([], *data, Drawing(1, 1, 8), tmp_path, **SETTINGS | {"classifier": "random-forest"})
     measure([], *data, Drawing(1, 1, 9), tmp_path, **SETTINGS)
-    assert len(fitted) == 10
+    assert len(fitted) == 14
 
 
 def test_figures_are_means_over_seeds_of_the_iou_over_all_pixels():
@@ -125,6 +125,20 @@ def test_figures_are_means_over_seeds_of_the_iou_over_all_pixels():
     assert spread["miou_first"] == pytest.approx(scores[:, 0].std(ddof=1))
     np.testing.assert_array_equal(mious(matrices), scores)
     assert summarise(matrices[:1], ["ground", "disc"])[1] == {}
+    assert summarise(matrices, ["ground", "disc"], "deep_")[0] == {
+        f"deep_{name}": value for name, value in metrics.items()
+    }
+
+
+def test_a_model_has_one_colour_and_is_dashed_alone():
+    scores = np.ones((1, 2))
+    (axis,) = curve_figure(
+        {"classical": scores, "classical + one": scores, "one": scores, "classical + two": scores}
+    ).axes
+    alone, both, deep, other = axis.lines
+    assert both.get_color() == deep.get_color()
+    assert len({line.get_color() for line in (alone, both, other)}) == 3
+    assert [line.get_linestyle() for line in axis.lines] == ["-", "-", "--", "-"]
 
 
 def test_figure_has_a_line_and_a_band_for_each_curve_and_the_table_its_means():

@@ -152,10 +152,10 @@ def test_accumulated_gradients_give_the_same_run(tiny_distillation, tmp_path):
     curves = []
     for number in (1, 2):
         stages = [Stage(28, 10, None, 4, 1e-4, 2)]
-        output = str(tmp_path / f"run-{number}")
-        config = tiny_distillation(stages=stages, gradient_accumulation_steps=number, output=output)
+        output = tmp_path / f"run-{number}"
+        config = tiny_distillation(stages=stages, gradient_accumulation_steps=number, output=str(output))
         distill(config)
-        metrics = read_metrics(Path(output) / "metrics.jsonl")
+        metrics = read_metrics(output / "metrics.jsonl")
         curves.append([entry["loss"] for entry in metrics if "loss" in entry])
     assert len(curves[0]) == 10
     # Sums of two halves round differently, and Adam divides gradients that are nothing but rounding by their own size:
