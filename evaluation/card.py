@@ -9,6 +9,7 @@ import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import mean, median, stdev
 from typing import Any, NamedTuple
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -57,9 +58,19 @@ HEADLINES = {
     "trainable_segmentation": (
         Headline("miou_first", "mIoU of trainable segmentation, first round", 3),
         Headline("miou_best", "mIoU of trainable segmentation, best round", 3),
+        Headline("deep_miou_first", "mIoU of trainable segmentation by the model alone, first round", 3),
+        Headline("deep_miou_best", "mIoU of trainable segmentation by the model alone, best round", 3),
+        Headline("classical_miou_first", "mIoU of trainable segmentation without the model, first round", 3),
+        Headline("classical_miou_best", "mIoU of trainable segmentation without the model, best round", 3),
+    ),
+    "biased_labels": (
+        Headline("deep/position_explains", "biased labels: pixels that follow position, not content", 3),
+        Headline("deep/position_d2", "biased labels: deviance of the prediction that position explains", 3),
+        Headline("deep/halves_difference", "biased labels: difference of a phase's fraction, left and right", 3),
+        Headline("deep/classical_kappa", "biased labels: agreement (kappa) with classical features", 3),
     ),
 }
-SEGMENTATIONS = ("patch_classifier", "linear_segmentation", "trainable_segmentation")
+SEGMENTATIONS = ("patch_classifier", "linear_segmentation", "trainable_segmentation", "biased_labels")
 PIPELINES = {"ForSemanticSegmentation": "image-segmentation", "ForImageClassification": "image-classification"}
 FEATURES = "image-feature-extraction"
 
@@ -95,9 +106,41 @@ def by_model(records: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]
     return models
 
 
-def published_figures(record: Mapping[str, Any], metric: str) -> dict[str, float]:
+def average_seeds(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Records that differ in their seeds only as one, which has the mean of each figure, and its `spread`: the standard
+    deviation over the seeds, estimated from this sample of them."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        facts = [record[name] for name in ("task", "dataset", "parameters")]
+        identity = json.dumps([*facts, record["model"]["name"], record["model"]["weights_sha256"]], sort_keys=True)
+        groups.setdefault(identity, []).append(record)
+    averaged = []
+    for group in groups.values():
+        first = group[0]
+        if 1 < len(group) == len({record["seed"] for record in group}):
+            names = [name for name in first["metrics"] if all(name in record["metrics"] for record in group)]
+            values = {name: [record["metrics"][name] for record in group] for name in names}
+            group = [
+                first
+                | {"metrics": {name: mean(figures) for name, figures in values.items()}}
+                | {"spread": {name: stdev(figures) for name, figures in values.items()}}
+            ]
+        averaged += group
+    return averaged
+
+
+def figure_text(record: Mapping[str, Any], headline: Headline) -> str:
+    """A figure as tables show it, with its spread if it has one."""
+    texts = [
+        f"{figures[headline.metric]:.{headline.decimals}f}"
+        for figures in (record["metrics"], record.get("spread"))
+        if figures
+    ]
+    return " ± ".join(texts)
+
+
+def published_figures(published: Mapping[str, Any], record: Mapping[str, Any], metric: str) -> dict[str, float]:
     """The paper's figures for a metric on data of the record's name and size, by model; none where it gives none."""
-    published = json.loads(PUBLISHED.read_text(encoding="utf-8"))
     name, size = record["dataset"]["name"], record["parameters"].get("size")
     for result in published["results"]:
         same_data = name in result["datasets"] and result.get("size") in (None, size)
@@ -110,7 +153,8 @@ def table_rows(
     models: Mapping[str, Sequence[dict[str, Any]]], published: bool
 ) -> dict[tuple[str, str], dict[str, str]]:
     """Figures by heading and data, then by model; rows in the order of `HEADLINES`."""
-    measured = [(model, record) for model, records in models.items() for record in records]
+    paper = json.loads(PUBLISHED.read_text(encoding="utf-8")) if published else None
+    measured = [(model, record) for model, records in models.items() for record in average_seeds(records)]
     shown = [(headline, model, record) for model, record in measured for headline in headlines(record)]
     order = [headline for task in HEADLINES.values() for headline in task]
     rows: dict[tuple[str, str], dict[str, str]] = {}
@@ -118,16 +162,16 @@ def table_rows(
     for headline, model, record in sorted(shown, key=lambda entry: order.index(entry[0])):
         key = (headline.heading, measured_on(record))
         row = rows.setdefault(key, {})
-        if model in row:
+        text = figure_text(record, headline)
+        if row.setdefault(model, text) != text:
             raise ValueError(f"Two records give the {' of '.join(key)}, for {model}. Remove one.")
         if fingerprints.setdefault(key, record["dataset"]["fingerprint"]) != record["dataset"]["fingerprint"]:
             raise ValueError(
                 f"The {' on '.join(key)}, was measured on other images for {model} than for {next(iter(row))}: the "
                 "fingerprints differ. Measure both on the same images, or give one data set another name."
             )
-        row[model] = f"{record['metrics'][headline.metric]:.{headline.decimals}f}"
-        if published:
-            figures = published_figures(record, headline.metric)
+        if paper:
+            figures = published_figures(paper, record, headline.metric)
             row |= {f"paper: {name}": f"{figure:.{headline.decimals}f}" for name, figure in figures.items()}
     return rows
 
@@ -140,7 +184,7 @@ def results_table(models: Mapping[str, Sequence[dict[str, Any]]], published: boo
         published: whether the paper's figures stand beside them, in columns of their own.
 
     Raises:
-        ValueError: two records claim one cell, or a row would compare figures of different images.
+        ValueError: two records contradict each other about a cell, or a row would compare figures of different images.
     """
     cells = table_rows(models, published)
     columns = [*models, *dict.fromkeys(name for row in cells.values() for name in row if name not in models)]
@@ -154,20 +198,35 @@ def results_table(models: Mapping[str, Sequence[dict[str, Any]]], published: boo
 
 
 def eval_results(records: Iterable[dict[str, Any]]) -> list[EvalResult]:
-    """The records' figures as the Hub's model-index metadata."""
-    return [
-        EvalResult(
-            task_type="image-segmentation" if record["task"] in SEGMENTATIONS else FEATURES,
-            dataset_type=record["dataset"]["name"].replace(" ", "-"),
-            dataset_name=record["dataset"]["name"],
-            dataset_split=record["dataset"]["split"],
-            metric_type=headline.metric,
-            metric_name=f"{headline.heading} ({measured_on(record)})",
-            metric_value=round(record["metrics"][headline.metric], 4),
-        )
-        for record in records
-        for headline in headlines(record)
-    ]
+    """The records' figures as the Hub's model-index metadata, one for each cell of the table."""
+    results: dict[str, EvalResult] = {}
+    for record in average_seeds(records):
+        for headline in headlines(record):
+            name = f"{headline.heading} ({measured_on(record)})"
+            results[name] = EvalResult(
+                task_type="image-segmentation" if record["task"] in SEGMENTATIONS else FEATURES,
+                dataset_type=record["dataset"]["name"].replace(" ", "-"),
+                dataset_name=record["dataset"]["name"],
+                dataset_split=record["dataset"]["split"],
+                metric_type=headline.metric,
+                metric_name=name,
+                metric_value=round(record["metrics"][headline.metric], 4),
+            )
+    return list(results.values())
+
+
+def removals_of(models: Mapping[str, Sequence[dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """What is done to the features of models that have a removal, by their columns; its cost is the median of the
+    records', relative to the backbone alone."""
+    removals = {
+        model: [record["model"]["removal"] for record in records if "removal" in record["model"]]
+        for model, records in models.items()
+    }
+    return {
+        model: facts[0] | {"relative_seconds": median(one["cost"]["relative_seconds"] for one in facts)}
+        for model, facts in removals.items()
+        if facts
+    }
 
 
 def command_of(record: Mapping[str, Any], model: str) -> str:
@@ -220,6 +279,7 @@ def render_card(
         eval_results=eval_results(records) or None,
     )
     sources = json.loads(DATA_SOURCES.read_text(encoding="utf-8"))
+    columns = {short_name: records} | others
     datasets = {record["dataset"]["fingerprint"]: record["dataset"] for record in (*records, *compared)}
     card = ModelCard.from_template(
         data,
@@ -230,7 +290,9 @@ def render_card(
         custom_code="auto_map" in config,
         alibi=config.get("position_encoding") == "alibi",
         weights_sha256=weights_sha256,
-        table=results_table({short_name: records} | others, published=True) if records else None,
+        table=results_table(columns, published=True) if records else None,
+        removal=records[0]["model"].get("removal") if records else None,
+        removals=removals_of(columns),
         published=json.loads(PUBLISHED.read_text(encoding="utf-8"))["source"],
         commands=[(record, measured_on(record), command_of(record, name)) for record in records],
         datasets=[dataset | {"source": sources.get(dataset["name"])} for dataset in datasets.values()],

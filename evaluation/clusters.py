@@ -45,7 +45,7 @@ from evaluation.miou import VOID, confusion_matrix, mean_iou
 from evaluation.panels import caption, heading, image_tile, map_tile, panel, resample
 from evaluation.pca import CONSTANT, relative_spread
 from evaluation.records import DatasetFacts, Stopwatch, describe_images, make_record
-from evaluation.segmentation_data import read_mask
+from evaluation.segmentation_data import read_mask, require_size_of
 
 RESTARTS = 15
 DEFAULT_COUNT = 4
@@ -219,15 +219,10 @@ def read_masks(folder: Path, paths: Sequence[Path], images: Sequence[Image.Image
     by_name = {path.stem: path for path in find_images(folder)}
     if missing := [path.name for path in paths if path.stem not in by_name]:
         raise ValueError(f"{folder} has no mask for {len(missing)} images, among them {', '.join(missing[:5])}.")
-    masks = []
-    for path, image in zip(paths, images, strict=True):
-        mask = read_mask(by_name[path.stem], str(by_name[path.stem]))
-        if mask.shape != (image.height, image.width):
-            raise ValueError(
-                f"{by_name[path.stem]} has {mask.shape[1]}×{mask.shape[0]} pixels, its image {image.width}×"
-                f"{image.height}. A mask has a label for every pixel of its image."
-            )
-        masks.append(mask)
+    files = [by_name[path.stem] for path in paths]
+    masks = [read_mask(file, str(file)) for file in files]
+    for image, mask, file in zip(images, masks, files, strict=True):
+        require_size_of(image, mask, str(file))
     return masks
 
 

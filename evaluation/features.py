@@ -178,10 +178,9 @@ def dense_features(
         progress: whether to show a bar.
         layers: as in `patch_features`; arrays are `(len(layers), h, w, D)` then.
     """
-    bar = tqdm(desc=f"features of {backbone.name}", unit="img", disable=not progress)
     remaining = iter(images)
-    while group := list(islice(remaining, batch_size)):
-        features = patch_features(backbone, preprocess(backbone, group, size), layers)
-        yield from features if layers is None else features.swapaxes(0, 1)
-        bar.update(len(group))
-    bar.close()
+    with tqdm(desc=f"features of {backbone.name}", unit="img", disable=not progress) as bar:
+        while group := list(islice(remaining, batch_size)):
+            features = patch_features(backbone, preprocess(backbone, group, size), layers)
+            yield from features if layers is None else features.swapaxes(0, 1)
+            bar.update(len(group))

@@ -128,11 +128,7 @@ class SegmentationData:
             ValueError: the two differ in size, or one cannot be read.
         """
         image, mask = self.image(index), self.mask(index)
-        if mask.shape != (image.height, image.width):
-            raise ValueError(
-                f"{self.samples[index].mask_name} has {mask.shape[1]}×{mask.shape[0]} pixels, its image "
-                f"{image.width}×{image.height}. A mask has a label for every pixel of its image."
-            )
+        require_size_of(image, mask, self.samples[index].mask_name)
         return image, mask
 
 
@@ -171,6 +167,15 @@ def read_mask(source: Path | bytes, name: str) -> np.ndarray:
             "as a greyscale or palette PNG."
         )
     return mask.astype(np.uint8)
+
+
+def require_size_of(image: Image.Image, mask: np.ndarray, name: str) -> None:
+    """Raise a `ValueError` that names the mask unless it has the size of its image."""
+    if mask.shape != (image.height, image.width):
+        raise ValueError(
+            f"{name} has {mask.shape[1]}×{mask.shape[0]} pixels, its image {image.width}×{image.height}. A mask has a "
+            "label for every pixel of its image."
+        )
 
 
 def open_data(

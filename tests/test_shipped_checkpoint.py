@@ -2,9 +2,11 @@
 """The checkpoint that ships: whole, with the code of this version, and without positional bias on real micrographs."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from common.files import sha256_of
 from common.images import read_folder
@@ -14,7 +16,9 @@ from evaluation.records import read_records
 from training.export import package_files
 
 REPOSITORY = Path(__file__).parents[1]
-FOLDER = REPOSITORY / "model_cards" / "alibi-dinov2-small"
+ABSOLUTE_PATH = re.compile(r"(?<![\w.:/<])/\w+/")
+CARDS = REPOSITORY / "model_cards"
+FOLDER = CARDS / "alibi-dinov2-small"
 
 
 def test_folder_has_the_code_of_this_version():
@@ -26,6 +30,17 @@ def test_records_are_of_these_weights():
     records = read_records(sorted((FOLDER / "results").glob("*.json"))).values()
     assert {record["model"]["weights_sha256"] for record in records} == {sha256_of(FOLDER / "model.safetensors")}
     assert {record["task"] for record in records} >= {"positional_probe", "teacher_agreement", "linear_segmentation"}
+
+
+@pytest.mark.parametrize("folder", sorted(CARDS.iterdir()), ids=lambda folder: folder.name)
+def test_card_is_of_its_records_and_tells_nothing_of_the_machine(folder):
+    own = read_records([folder / "results"])
+    (weights,) = {record["model"]["weights_sha256"] for record in own.values()}
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    assert weights in text
+    assert text.count("python -m evaluation.") == len(own)
+    texts = [text, *(path.read_text(encoding="utf-8") for path in folder.rglob("*.json"))]
+    assert not [found.group() for text in texts for found in ABSOLUTE_PATH.finditer(text)]
 
 
 def test_recipe_is_that_of_the_repository():

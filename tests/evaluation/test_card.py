@@ -46,13 +46,16 @@ def test_published_figures_stand_beside_ours_on_the_same_data_only():
     noise = example_record(data="uniform noise")
     own, small = example_record(data="my own folder"), example_record(data="textures", size=224)
     rows = cells(results_table({"alibi": [example_record(), noise, own, small]}, published=True))
-    assert rows[0][2:] == ["alibi", "paper: DINOv2-S reg", "paper: ALiBi"]
+    assert rows[0][2:] == [
+        "alibi",
+        *(f"paper: {name}" for name in ("DINOv2-S reg", "channel blanking", "DVT", "ALiBi")),
+    ]
     figures = {(row[0], row[1].split(",")[0]): row[3:] for row in rows[1:]}
-    assert figures["R² of position, all patches", "micrographs"] == ["0.83", "-0.23"]
-    assert figures["R² of position, all patches", "uniform noise"] == ["0.89", "-0.85"]
+    assert figures["R² of position, all patches", "micrographs"] == ["0.83", "0.78", "0.75", "-0.23"]
+    assert figures["R² of position, all patches", "uniform noise"] == ["0.89", "0.89", "0.83", "-0.85"]
     for data in ("my own folder", "textures"):
-        assert figures["R² of position, all patches", data] == ["–", "–"]
-    assert figures["R² of position, held-out patches", "micrographs"] == ["–", "–"]
+        assert figures["R² of position, all patches", data] == ["–"] * 4
+    assert figures["R² of position, held-out patches", "micrographs"] == ["–"] * 4
 
 
 def test_published_figures_are_of_metrics_that_tables_show():
@@ -80,6 +83,61 @@ def test_split_is_part_of_the_data():
 def test_two_records_for_one_cell_are_refused():
     with pytest.raises(ValueError, match=r"Two records give the R² of position, all .* of micrographs.* for alibi"):
         results_table({"alibi": [example_record(), example_record(r2_all_patches=0.1, r2_held_out=0.1)]})
+
+
+def test_figure_that_two_records_agree_on_is_shown_once():
+    name = "random/channels/x_y/output/mean_r2_all_patches"
+    ridge = example_record("positional_bias", **{name: 0.25, "random/ridge/x_y/output/r2_all_patches": 0.9})
+    mlp = example_record("positional_bias", **{name: 0.25, "random/mlp/x_y/output/r2_held_out": 0.8})
+    assert [row[2] for row in cells(results_table({"alibi": [ridge, mlp]}))[1:]] == ["0.90", "0.80", "0.25"]
+    assert sorted(result.metric_value for result in eval_results([ridge, mlp])) == [0.25, 0.8, 0.9]
+
+
+def test_records_of_several_seeds_give_their_mean_and_spread():
+    figures = {0: 0.5, 1: 0.51, 2: 0.52}
+    seeds = [example_record("linear_segmentation", miou=miou) | {"seed": seed} for seed, miou in figures.items()]
+    one = example_record("linear_segmentation", "teacher", miou=0.4)
+    rows = cells(results_table({"alibi": seeds, "teacher": [one]}))
+    # The standard deviation of a sample: the sum of squares 2·0.01² over 2.
+    assert rows[1][2:] == ["0.510 ± 0.010", "0.400"]
+    assert [result.metric_value for result in eval_results(seeds)] == [0.51]
+    text = card_of(seeds)
+    assert "**±** is the standard deviation" in text
+    assert text.count("evaluation.linear_segmentation") == 3
+    assert "±" not in card_of([one])
+
+
+def test_only_the_seed_may_differ_between_records_for_one_cell():
+    one, other = (example_record("linear_segmentation", miou=miou) for miou in (0.5, 0.52))
+    other["seed"] = 1
+    other["parameters"]["epochs"] = 10
+    with pytest.raises(ValueError, match="Two records give the mIoU of linear segmentation"):
+        results_table({"alibi": [one, other]})
+    again = example_record("linear_segmentation", miou=0.52)
+    with pytest.raises(ValueError, match="Two records give the mIoU of linear segmentation"):
+        results_table({"alibi": [one, again, one | {"seed": 1}]})
+
+
+def with_removal(record: dict, relative_seconds: float) -> dict:
+    """The record of a backbone whose features are averaged over flips and turns."""
+    cost = {"seconds_per_image": 1.0, "relative_seconds": relative_seconds}
+    parameters = {"fitted_on": {"images": 48, "fingerprint": "0" * 64}}
+    record["model"]["removal"] = {"name": "flips-and-turns", "parameters": parameters, "forwards": 8, "cost": cost}
+    return record
+
+
+def test_card_says_what_is_done_to_the_features_of_a_model_and_what_it_costs():
+    records = [
+        with_removal(example_record(model="averaged", data=data), cost)
+        for data, cost in (("micrographs", 7.5), ("textures", 8.25), ("uniform noise", 8.0))
+    ]
+    own = card_of(records, [example_record(model="teacher")])
+    assert "what `flips-and-turns` makes of them" in own
+    assert "* **alibi** is `flips-and-turns` (" in own
+    beside = card_of([example_record()], records)
+    assert "makes of them" not in beside
+    line = beside[beside.index("* **averaged** is ") :].split("\n* ")[0]
+    assert "fitted on 48 images. It takes\n  8 passes per image, 8.0 times the backbone's time." in line
 
 
 def test_row_never_compares_different_images():
@@ -134,12 +192,7 @@ def test_models_compared_with_are_in_the_table_and_not_in_the_metadata():
     card = ModelCard(card_of([example_record()], [teacher]))
     assert [result.metric_value for result in card.data.eval_results] == [-0.25, -0.5]
     header = next(line for line in card.text.splitlines() if line.startswith("| metric"))
-    assert [cell.strip() for cell in header.split("|")[3:-1]] == [
-        "alibi",
-        "teacher",
-        "paper: DINOv2-S reg",
-        "paper: ALiBi",
-    ]
+    assert [cell.strip() for cell in header.split("|")[3:6]] == ["alibi", "teacher", "paper: DINOv2-S reg"]
     assert "--model runs/teacher" not in card.text
     with pytest.raises(ValueError, match="a model called alibi, like this one"):
         card_of([example_record()], [example_record(model="alibi")])

@@ -90,6 +90,15 @@ def test_features_that_are_not_finite_are_refused(saved, tiny_model):
         patch_features(backbone, preprocess(backbone, noise_images(1, 56), 56))
 
 
+def test_bar_ends_before_an_error_is_told(saved, tiny_model, capsys):
+    backbone = load_backbone(saved(tiny_model()))
+    images = iter([*noise_images(1, 56), "no image"])
+    # The error holds the loop's variables, and with them a bar that nobody closed.
+    with pytest.raises(ValueError, match="image") as error:
+        list(dense_features(backbone, images, 56, progress=True))
+    assert capsys.readouterr().err.endswith("\n"), error.value
+
+
 def test_missing_model_is_an_error_of_its_own(tmp_path):
     with pytest.raises(OSError, match="missing"):
         load_backbone(tmp_path / "missing")
