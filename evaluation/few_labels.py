@@ -208,7 +208,7 @@ def curve_figure(curves: Mapping[str, np.ndarray]) -> Figure:
 
     A model has one colour; without classical features its line is dashed.
     """
-    figure, ((axis,),) = subplots(1, 1, width=7, height=4.5)
+    figure, ((axis,),) = subplots(1, 1, width=8, height=4)
     models = dict.fromkeys(name.removeprefix(f"{CLASSICAL} + ") for name in curves)
     looks = dict(zip(models, zip(cycle(COLOURS), cycle(MARKERS), strict=False), strict=False))
     for name, scores in curves.items():
@@ -222,7 +222,7 @@ def curve_figure(curves: Mapping[str, np.ndarray]) -> Figure:
     axis.set_xticks(rounds)
     axis.set_xlabel("rounds of one stroke per class and training image")
     axis.set_ylabel("mIoU, test images")
-    axis.legend()
+    axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
     axis.grid(alpha=0.3)
     return figure
 
