@@ -95,7 +95,8 @@ def measured_on(record: Mapping[str, Any]) -> str:
     """Data, split, number of images and their size in words."""
     dataset, size = record["dataset"], record["parameters"].get("size")
     name = dataset["name"] if dataset["split"] == "all" else f"{dataset['name']} {dataset['split']}"
-    return f"{name}, {dataset['images']} images" + (f", {size} px" if size else "")
+    images = "1 image" if dataset["images"] == 1 else f"{dataset['images']} images"
+    return f"{name}, {images}" + (f", {size} px" if size else "")
 
 
 def by_model(records: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
