@@ -107,12 +107,15 @@ class TrainableSegmenter:
         sources = as_images(images)
         pages = [(source, index) for source in sources for index in range(source.slices)]
         labels = as_label_maps(labels, sources)
-        self.classes_ = find_classes(labels)
-        if self.class_names is not None and len(self.class_names) != len(self.classes_):
+        classes = find_classes(labels)
+        if self.class_names is not None and len(self.class_names) != len(classes):
             raise ValueError(
-                f"There are {len(self.class_names)} class names for classes {self.classes_.tolist()}; give one each."
+                f"There are {len(self.class_names)} class names for classes {classes.tolist()}; give one each."
             )
         places = choose_pixels(labels, self.max_pixels, self.seed)
+        # Wrong labels leave what was learned before; a failure further on leaves nothing, rather than half of it.
+        vars(self).pop("classifier_", None)
+        self.classes_, self.identity = classes, None
         self.colour_ = any(
             has_colour(source.read(index, *block))
             for (source, index), pixels in zip(pages, places, strict=True)
@@ -137,7 +140,6 @@ class TrainableSegmenter:
             len(self.classes_),
             self.seed,
         )
-        self.identity = None
         return self
 
     def predict(self, image: np.ndarray | Image.Image | ImageRegions) -> np.ndarray:

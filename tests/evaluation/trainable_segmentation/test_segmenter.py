@@ -295,6 +295,26 @@ def test_what_cannot_be_learned_is_refused(images, labels, message):
         TrainableSegmenter(classical=CLASSICAL).fit(images, labels)
 
 
+def test_a_refit_that_fails_leaves_what_was_learned_or_nothing(monkeypatch):
+    found = TrainableSegmenter(classical=CLASSICAL, class_names=["smooth", "rough"]).fit(IMAGE, LABELS)
+    before = found.predict(IMAGE)
+    three = np.where(TRUTH == 1, LABELS, 3 * (LABELS > 0))
+    three[0, 0] = 2
+    for labels in (np.zeros_like(LABELS), LABELS[1:], three):
+        with pytest.raises(ValueError, match=r"mark nothing|its image|2 class names"):
+            found.fit(IMAGE, labels)
+        np.testing.assert_array_equal(found.predict(IMAGE), before)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(segmenter, "fit_classifier", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        found.fit(IMAGE, LABELS)
+    with pytest.raises(ValueError, match="call `fit`"):
+        found.predict(IMAGE)
+
+
 def test_names_must_fit_the_classes():
     with pytest.raises(ValueError, match="1 class names for classes"):
         TrainableSegmenter(classical=CLASSICAL, class_names=["smooth"]).fit(IMAGE, LABELS)
