@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DataLoaderConfiguration, ProjectConfiguration
+from accelerate.utils import DataLoaderConfiguration, ProjectConfiguration, broadcast_object_list
 from datasets import Dataset
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -117,7 +117,9 @@ class Distillation:
             for pixels, target in self.validation
         )
         self.student.train()
-        return total / sum(len(pixels) for pixels, _ in self.validation)
+        loss = total / sum(len(pixels) for pixels, _ in self.validation)
+        # One figure for all processes: if theirs differed by rounding, some would wait for others to save the best.
+        return broadcast_object_list([loss])[0]
 
     def batches(self, start: int) -> Iterator[tuple[int, dict[str, Any]]]:
         """Batches from an optimiser step on, each with the step that it belongs to."""
