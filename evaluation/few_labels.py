@@ -43,12 +43,13 @@ from evaluation.trainable_segmentation.comparison import (
     segmenter_settings,
     with_versions,
 )
+from evaluation.trainable_segmentation.overlays import OKABE_ITO
 from evaluation.trainable_segmentation.pixel_classifiers import PixelClassifier, fit_classifier
 from evaluation.trainable_segmentation.scribbles import LENGTH, WIDTH, require_brush, stroke_rounds
 from evaluation.trainable_segmentation.segmenter import TrainableSegmenter
 
-# Of Okabe and Ito: they can be told apart with any kind of colour vision.
-COLOURS = ("#000000", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
+# Black, and all but yellow, which is faint on white.
+COLOURS = ("#000000", *("#{:02X}{:02X}{:02X}".format(*colour) for colour in OKABE_ITO[:-1]))
 MARKERS = "os^Dv"
 
 

@@ -32,6 +32,7 @@ from evaluation.feature_cache import DEFAULT_FOLDER, FeatureCache
 from evaluation.features import load_backbone
 from evaluation.trainable_segmentation.classical_features import ClassicalFeatures
 from evaluation.trainable_segmentation.crf import CRFSettings, refine
+from evaluation.trainable_segmentation.deep_features import DeepFeatures
 from evaluation.trainable_segmentation.image_files import ImageFile, open_image, read_labels
 from evaluation.trainable_segmentation.overlays import class_colours, overlay
 from evaluation.trainable_segmentation.pixel_classifiers import savable_classifiers
@@ -320,14 +321,19 @@ def segment_parser() -> argparse.ArgumentParser:
     fitting.add_argument("--no-classical", action="store_true", help="use deep features alone")
     fitting.add_argument("--classifier", choices=savable_classifiers(), default="xgboost")
     fitting.add_argument("--class-names", nargs="+", help="one for each class, in the order of their numbers")
-    fitting.add_argument("--components", type=int, default=9, help="principal components of the deep features")
     fitting.add_argument(
-        "--shifts", type=int, default=1, help="patches per patch length: 2 makes deep features twice as fine"
+        "--components", type=int, default=DeepFeatures.components, help="principal components of the deep features"
+    )
+    fitting.add_argument(
+        "--shifts",
+        type=int,
+        default=DeepFeatures.shifts,
+        help="patches per patch length: 2 makes deep features twice as fine",
     )
     fitting.add_argument(
         "--per-image",
         action=argparse.BooleanOptionalAction,
-        default=True,
+        default=DeepFeatures.per_image,
         help="standardise deep features in each image; --no-per-image where images show different phases",
     )
     fitting.add_argument("--seed", type=int, default=0, help="of everything random")

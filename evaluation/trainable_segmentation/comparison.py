@@ -12,6 +12,7 @@ from transformers.utils import logging
 from common.files import write_json
 from evaluation.arguments import command_line
 from evaluation.feature_cache import DEFAULT_FOLDER
+from evaluation.trainable_segmentation.deep_features import DeepFeatures
 from evaluation.trainable_segmentation.pixel_classifiers import CLASSIFIERS
 from evaluation.trainable_segmentation.segmenter import LIBRARIES
 
@@ -26,9 +27,13 @@ def comparison_parser(description: str | None) -> argparse.ArgumentParser:
         "--names", nargs="+", help="what to call the models; their Hub ids or folder names if not given"
     )
     parser.add_argument("--classifier", choices=CLASSIFIERS, default=CLASSIFIERS[0])
-    parser.add_argument("--components", type=int, default=9, help="principal components of the deep features")
-    parser.add_argument("--window", type=int, default=518, help="side in pixels of what a model sees at once")
-    parser.add_argument("--overlap", type=int, default=112, help="of neighbouring windows in pixels")
+    parser.add_argument(
+        "--components", type=int, default=DeepFeatures.components, help="principal components of the deep features"
+    )
+    parser.add_argument(
+        "--window", type=int, default=DeepFeatures.window, help="side in pixels of what a model sees at once"
+    )
+    parser.add_argument("--overlap", type=int, default=DeepFeatures.overlap, help="of neighbouring windows in pixels")
     parser.add_argument("--device", default="cpu", help="where the models run, such as cpu or cuda")
     parser.add_argument("--cache", type=Path, default=DEFAULT_FOLDER, help="folder for what can be computed again")
     parser.add_argument("--output-folder", type=Path, required=True, help="for a result record (JSON) of each model")
