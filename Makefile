@@ -37,7 +37,7 @@ $(WHEEL):
 
 demo: $(RECORDS) $(DEMO)/pca.png
 	@echo
-	@$(BIN)/python -m evaluation.card $(RESULTS)
+	@$(BIN)/python -m evaluation.report.card $(RESULTS)
 	@echo
 	@echo "picture: $(DEMO)/pca.png   model and card: $(MODEL)"
 
@@ -51,24 +51,24 @@ $(DEMO)/photographs/train: | $(VENV)/installed
 	$(BIN)/python -m training.demo_photographs --output $(DEMO)/photographs
 
 $(RESULTS)/1-teacher-%.json: $(DEMO)/teacher/config.json
-	$(BIN)/python -m evaluation.positional_probe --model $(DEMO)/teacher --size $(PROBE_SIZE) $(SOURCE) --output $@
+	$(BIN)/python -m evaluation.position.positional_probe --model $(DEMO)/teacher --size $(PROBE_SIZE) $(SOURCE) --output $@
 
 $(RESULTS)/3-alibi-%.json: $(MODEL)/config.json | $(VENV)/installed
-	$(BIN)/python -m evaluation.positional_probe --model $(MODEL) --size $(PROBE_SIZE) $(SOURCE) --output $@
+	$(BIN)/python -m evaluation.position.positional_probe --model $(MODEL) --size $(PROBE_SIZE) $(SOURCE) --output $@
 
 %-micrographs.json: SOURCE = --images data/micrographs
 %-noise.json: SOURCE = --noise 4
 
 $(RESULTS)/2-before-agreement.json: $(DEMO)/before/config.json $(DEMO)/photographs/train
-	$(BIN)/python -m evaluation.agreement --teacher $(DEMO)/teacher --model $(DEMO)/before --size $(AGREEMENT_SIZE) \
+	$(BIN)/python -m evaluation.semantics.agreement --teacher $(DEMO)/teacher --model $(DEMO)/before --size $(AGREEMENT_SIZE) \
 		--images $(DEMO)/photographs/train --run $(MODEL)/recipe --output $@
 
 $(RESULTS)/3-alibi-agreement.json: $(DEMO)/teacher/config.json $(DEMO)/photographs/train
-	$(BIN)/python -m evaluation.agreement --teacher $(DEMO)/teacher --model $(MODEL) --size $(AGREEMENT_SIZE) \
+	$(BIN)/python -m evaluation.semantics.agreement --teacher $(DEMO)/teacher --model $(MODEL) --size $(AGREEMENT_SIZE) \
 		--images $(DEMO)/photographs/train --run $(MODEL)/recipe --output $@
 
 $(DEMO)/pca.png: $(DEMO)/teacher/config.json
-	$(BIN)/python -m evaluation.pca --models $(DEMO)/teacher $(MODEL) --images data/micrographs \
+	$(BIN)/python -m alibi_dinov2.pictures.feature_colours --models $(DEMO)/teacher $(MODEL) --images data/micrographs \
 		--size $(PROBE_SIZE) --output $@
 
 clean-demo:
@@ -78,7 +78,7 @@ clean-demo:
 
 demo-distill: $(OWN)/model/README.md $(OWN)/pca.png
 	@echo
-	@$(BIN)/python -m evaluation.card $(OWN)/results
+	@$(BIN)/python -m evaluation.report.card $(OWN)/results
 	@echo
 	@echo "picture: $(OWN)/pca.png   model and card: $(OWN)/model"
 
@@ -91,19 +91,19 @@ $(OWN)/model/config.json: $(STUDENT)/config.json
 		--teacher-name "$(TEACHER_NAME)" --images-name "$(IMAGES_NAME)"
 
 $(OWN)/results/own-agreement.json: $(OWN)/model/config.json
-	$(BIN)/python -m evaluation.agreement --teacher $(DEMO)/teacher --model $(OWN)/model --size $(AGREEMENT_SIZE) \
+	$(BIN)/python -m evaluation.semantics.agreement --teacher $(DEMO)/teacher --model $(OWN)/model --size $(AGREEMENT_SIZE) \
 		--images $(DEMO)/photographs/held_out_crops --run $(OWN)/run --output $@
 
 $(OWN)/results/own-%.json: $(OWN)/model/config.json
-	$(BIN)/python -m evaluation.positional_probe --model $(OWN)/model --size $(PROBE_SIZE) $(SOURCE) --output $@
+	$(BIN)/python -m evaluation.position.positional_probe --model $(OWN)/model --size $(PROBE_SIZE) $(SOURCE) --output $@
 
 OWN_RECORDS := $(addprefix $(OWN)/results/own-,micrographs.json noise.json agreement.json)
 
 $(OWN)/model/README.md: $(OWN_RECORDS)
-	$(BIN)/python -m evaluation.publish $(OWN)/model --records $(OWN_RECORDS)
+	$(BIN)/python -m evaluation.report.publish $(OWN)/model --records $(OWN_RECORDS)
 
 $(OWN)/pca.png: $(OWN)/model/config.json
-	$(BIN)/python -m evaluation.pca --models $(DEMO)/teacher $(OWN)/model --images data/micrographs \
+	$(BIN)/python -m alibi_dinov2.pictures.feature_colours --models $(DEMO)/teacher $(OWN)/model --images data/micrographs \
 		--size $(PROBE_SIZE) --output $@
 
 # ---- checks
@@ -115,10 +115,9 @@ lint: $(VENV)/installed
 types: $(VENV)/installed
 	$(BIN)/mypy
 
-# Without the wheel, or a compiler for the CRF, the tests that need them say that they are skipped.
+# Without the wheel the tests that need it say that they are skipped.
 test: $(VENV)/installed
 	-test -e $(WHEEL) || $(MAKE) $(WHEEL)
-	-$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[crf]'
 	$(BIN)/python -m pytest
 
 # The other end of the supported range, in an environment of its own.

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trainable segmentation of micrographs: learn from scribbles, classify every pixel of images and stacks of any size.
 
-python -m evaluation.segment fit --model M --images FOLDER --labels FOLDER --output SEGMENTER
-python -m evaluation.segment predict --segmenter SEGMENTER --images FOLDER --output FOLDER
-python -m evaluation.segment info SEGMENTER
+python -m alibi_dinov2.cli fit --model M --images FOLDER --labels FOLDER --output SEGMENTER
+python -m alibi_dinov2.cli predict --segmenter SEGMENTER --images FOLDER --output FOLDER
+python -m alibi_dinov2.cli info SEGMENTER
 
 Labels are images named like those they belong to: 0 unlabelled, 1, 2, … classes. For each image `predict` writes the
 classes as a TIFF, a picture of them (PNG), and for all a table of the share of each class (fractions.csv). It may be
@@ -18,7 +18,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,19 +25,19 @@ from typing import Any
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
-from common.files import new_file, require_new_folder, sha256_of
-from common.images import find_images
-from evaluation.feature_cache import DEFAULT_FOLDER, FeatureCache
-from evaluation.features import load_backbone
-from evaluation.trainable_segmentation.classical_features import ClassicalFeatures
-from evaluation.trainable_segmentation.crf import CRFSettings, refine
-from evaluation.trainable_segmentation.deep_features import DeepFeatures
-from evaluation.trainable_segmentation.image_files import ImageFile, open_image, read_labels
-from evaluation.trainable_segmentation.overlays import class_colours, overlay
-from evaluation.trainable_segmentation.pixel_classifiers import savable_classifiers
-from evaluation.trainable_segmentation.segmenter import BLOCK, TrainableSegmenter, folder_identity, read_settings
-from evaluation.trainable_segmentation.tiled_tiff import TiledPrediction, read_description
-from evaluation.trainable_segmentation.tiles import blocks
+from alibi_dinov2.features.backbone import load_backbone
+from alibi_dinov2.features.classical_features import ClassicalFeatures
+from alibi_dinov2.features.deep_features import DeepFeatures
+from alibi_dinov2.features.feature_cache import DEFAULT_FOLDER, FeatureCache
+from alibi_dinov2.io.files import new_file, require_new_folder, sha256_of
+from alibi_dinov2.io.image_files import ImageFile, open_image, read_labels
+from alibi_dinov2.io.images import find_images
+from alibi_dinov2.io.tiled_tiff import TiledPrediction, read_description
+from alibi_dinov2.io.tiles import blocks
+from alibi_dinov2.pictures.colours import class_colours
+from alibi_dinov2.pictures.overlays import overlay
+from alibi_dinov2.segmentation.pixel_classifiers import savable_classifiers
+from alibi_dinov2.segmentation.segmenter import BLOCK, TrainableSegmenter, folder_identity, read_settings
 
 TABLE = "fractions.csv"
 COLUMNS = ("file", "slice", "class", "name", "pixels", "fraction")
@@ -162,12 +161,11 @@ def predict(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         progress=True,
     )
-    crf = CRFSettings() if arguments.crf else None
     rows: list[Row] = []
     failures = []
     for name, path in tqdm(paths.items(), "images", unit="img"):
         try:
-            description = segment_file(segmenter, path, arguments.output / results[name], crf, arguments.overlay)
+            description = segment_file(segmenter, path, arguments.output / results[name], arguments.overlay)
         except (ValueError, FileNotFoundError) as error:
             failures.append(str(error))
         else:
@@ -179,9 +177,7 @@ def predict(arguments: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
-def segment_file(
-    segmenter: TrainableSegmenter, path: Path, result: Path, crf: CRFSettings | None, with_overlay: bool
-) -> dict[str, Any]:
+def segment_file(segmenter: TrainableSegmenter, path: Path, result: Path, with_overlay: bool) -> dict[str, Any]:
     """Write the class maps of an image or a stack, unless they are there, and a picture of its middle slice.
 
     Returns:
@@ -191,7 +187,7 @@ def segment_file(
         ValueError: the image cannot be segmented, or another file has the name of the result.
         OSError: the result cannot be written.
     """
-    identity = prediction_identity(segmenter, path, crf)
+    identity = prediction_identity(segmenter, path)
     description = read_description(result)
     if result.exists() and "identity" not in (description or {}):
         raise ValueError(f"{result} is there and is no result of this command; move it, or choose another folder.")
@@ -199,7 +195,7 @@ def segment_file(
     with open_image(path) as image:
         if description is None or description["identity"] != identity:
             picture.unlink(missing_ok=True)
-            description = write_classes(segmenter, image, result, crf, identity)
+            description = write_classes(segmenter, image, result, identity)
         if with_overlay and not picture.exists():
             with open_image(result) as classes, new_file(picture) as temporary:
                 drawn = overlay(image, classes, image.slices // 2, description["classes"], description["class_names"])
@@ -207,9 +203,7 @@ def segment_file(
     return description
 
 
-def write_classes(
-    segmenter: TrainableSegmenter, image: ImageFile, result: Path, crf: CRFSettings | None, identity: str
-) -> dict[str, Any]:
+def write_classes(segmenter: TrainableSegmenter, image: ImageFile, result: Path, identity: str) -> dict[str, Any]:
     """Segment block by block, going on from what an earlier run did, and write the file; see `segment_file`."""
     prediction = TiledPrediction(result, image.slices, image.shape, identity)
     total = image.slices * len(blocks(image.shape, BLOCK))
@@ -224,8 +218,6 @@ def write_classes(
         for index in range(image.slices):
             wanted = segmenter.predict_blocks(image, index, partial(prediction.done, index))
             for number, block, probabilities in wanted:
-                if crf:
-                    probabilities = refine(probabilities, image.read(index, *block), crf)
                 prediction.write(index, number, *block, segmenter.classes_[probabilities.argmax(axis=-1)])
                 bar.update()
     description = {
@@ -239,9 +231,9 @@ def write_classes(
     return description
 
 
-def prediction_identity(segmenter: TrainableSegmenter, path: Path, crf: CRFSettings | None) -> str:
+def prediction_identity(segmenter: TrainableSegmenter, path: Path) -> str:
     """SHA-256 of all that the classes of an image depend on."""
-    facts = [segmenter.identity, sha256_of(path), asdict(crf) if crf else None, BLOCK]
+    facts = [segmenter.identity, sha256_of(path), BLOCK]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
@@ -345,7 +337,6 @@ def segment_parser() -> argparse.ArgumentParser:
     predicting.add_argument(
         "--model", help="the backbone, if it is no longer where it was when the segmenter was fitted"
     )
-    predicting.add_argument("--crf", action="store_true", help=f"refine by a random field, in blocks of {BLOCK} pixels")
     predicting.add_argument(
         "--overlay", action=argparse.BooleanOptionalAction, default=True, help="draw the classes over each image"
     )

@@ -33,10 +33,10 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
+from alibi_dinov2.io.files import write_json
+from alibi_dinov2.io.tensor_store import TensorStore
 from benchmarks.cases import HEAD_DIM, PATCH, REGISTERS, ReferenceModel
 from benchmarks.measuring import machine_facts, time_in_turns
-from common.files import write_json
-from common.tensor_store import TensorStore
 from modeling_alibi_dinov2 import Dinov2AlibiConfig
 from training.configuration import DistillationConfig, Stage
 from training.create_student import create_student

@@ -25,9 +25,9 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
+from alibi_dinov2.io.files import write_json
 from benchmarks.cases import CASES, DTYPES, HEAD_DIM, PATCH, Setting, attention_bytes, build_model
 from benchmarks.measuring import in_fresh_process, machine_facts, memory_status, time_and_memory, time_in_turns
-from common.files import write_json
 from modeling_alibi_dinov2.attention_alibi_dinov2 import BLOCKWISE
 
 HUGE_SIZE = 2044  # 146×146 patches

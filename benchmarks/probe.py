@@ -5,8 +5,8 @@
 
 * `scikit_learn`: a pipeline of StandardScaler and Ridge for each channel, layer and draw of patches. All ramps are its
   targets at once, which is quicker than a pipeline for each.
-* `closed_form`: `evaluation.channel_probes.channel_r2`.
-* `report`: all that `evaluation.positional_bias` does with an image's features by default, so also the linear and the
+* `closed_form`: `evaluation.position.channel_probes.channel_r2`.
+* `report`: all that `evaluation.position.positional_bias` does with an image's features by default, so also the linear and the
   ridge probe of all channels together; for the layers and draws of the whole report, not the few that are compared.
 
 Features are random, with a slope from left to right, at the size of a ViT-S/14 at 518 pixels. Times are medians of runs
@@ -31,12 +31,12 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
+from alibi_dinov2.io.files import write_json
 from benchmarks.measuring import machine_facts
-from common.files import write_json
-from evaluation.channel_probes import ChannelScores, channel_r2
-from evaluation.patch_sampling import PatchSample, sample_repeatedly
-from evaluation.position_targets import RAMPS, ramp_targets
-from evaluation.positional_bias import Settings, probe_features
+from evaluation.position.channel_probes import ChannelScores, channel_r2
+from evaluation.position.patch_sampling import PatchSample, sample_repeatedly
+from evaluation.position.position_targets import RAMPS, ramp_targets
+from evaluation.position.positional_bias import Settings, probe_features
 
 LAYERS, DRAWS, IMAGES = 13, 10, 15  # of the whole report: 12 layers and the output
 SMALLEST = 9  # a side of which one patch in 36 is 2

@@ -27,18 +27,18 @@ import torch
 from scipy.ndimage import gaussian_filter
 from tqdm.auto import tqdm
 
+from alibi_dinov2.features.backbone import Backbone
+from alibi_dinov2.features.classical_features import ClassicalFeatures
+from alibi_dinov2.features.deep_features import DeepFeatures
+from alibi_dinov2.features.feature_cache import MemoryCache
+from alibi_dinov2.io.files import write_json
+from alibi_dinov2.io.image_files import open_image
+from alibi_dinov2.io.tiled_tiff import TiledPrediction
+from alibi_dinov2.io.tiles import blocks
+from alibi_dinov2.segmentation.segmenter import BLOCK, TrainableSegmenter
 from benchmarks.cases import HEAD_DIM, Setting, build_model
 from benchmarks.measuring import in_fresh_process, machine_facts, time_and_memory
-from common.files import write_json
-from evaluation.feature_cache import MemoryCache
-from evaluation.features import Backbone
-from evaluation.trainable_segmentation.classical_features import ClassicalFeatures
-from evaluation.trainable_segmentation.deep_features import DeepFeatures
-from evaluation.trainable_segmentation.image_files import open_image
-from evaluation.trainable_segmentation.scribbles import add_strokes
-from evaluation.trainable_segmentation.segmenter import BLOCK, TrainableSegmenter
-from evaluation.trainable_segmentation.tiled_tiff import TiledPrediction
-from evaluation.trainable_segmentation.tiles import blocks
+from evaluation.segmentation.scribbles import add_strokes
 from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor
 
 FEATURES = ("classical", "deep", "both")

@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from alibi_dinov2.features.backbone import load_backbone
+from alibi_dinov2.features.deep_features import DeepFeatures
+from alibi_dinov2.io.files import sha256_of, write_json
+from alibi_dinov2.io.image_files import open_image, read_labels
+from alibi_dinov2.segmentation import segmenter as segmentation
+from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
 from benchmarks.measuring import machine_facts
-from common.files import sha256_of, write_json
-from evaluation.features import load_backbone
-from evaluation.trainable_segmentation import segmenter as segmentation
-from evaluation.trainable_segmentation.deep_features import DeepFeatures
-from evaluation.trainable_segmentation.image_files import open_image, read_labels
-from evaluation.trainable_segmentation.segmenter import TrainableSegmenter
 
 SMALL_BLOCK = 128
 BORDER = 112  # pixels

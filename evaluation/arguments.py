@@ -10,11 +10,11 @@ from typing import Any
 
 from transformers.utils import logging
 
-from common.files import write_json
-from common.images import read_folder
-from evaluation.features import Backbone, load_backbone
-from evaluation.removals import COUNTS, REMOVALS, fit_removal, require_options, with_removal
-from evaluation.zoo import MODELS
+from alibi_dinov2.features.backbone import Backbone, load_backbone
+from alibi_dinov2.features.zoo import MODELS
+from alibi_dinov2.io.files import write_json
+from alibi_dinov2.io.images import read_folder
+from evaluation.removals.removals import COUNTS, REMOVALS, fit_removal, require_options, with_removal
 
 
 def common_parser(description: str | None) -> argparse.ArgumentParser:
@@ -25,7 +25,7 @@ def common_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--size", type=int, default=518, help="shortest side in pixels at which the model sees images")
     parser.add_argument("--device", default="cpu", help="where the model runs, such as cpu or cuda")
     parser.add_argument("--seed", type=int, default=0, help="of everything random")
-    removal = parser.add_argument_group("removal", "what else could be done about positional bias: evaluation.removals")
+    removal = parser.add_argument_group("removal", "what else could be done: evaluation.removals.removals")
     removal.add_argument("--removal", choices=REMOVALS, help="what is done to the features of the model")
     removal.add_argument(
         "--removal-images", type=Path, help="folder of images that blank-channels or rasa is fitted on"
@@ -34,7 +34,6 @@ def common_parser(description: str | None) -> argparse.ArgumentParser:
     removal.add_argument(
         "--removal-channels", type=int, nargs="+", help="what blank-channels zeroes, instead of fitting"
     )
-    removal.add_argument("--removal-weights", type=Path, help="released file (.pth) of the head for dvt")
     parser.add_argument("--output", type=Path, required=True, help="file for the result record (JSON)")
     return parser
 
@@ -50,7 +49,6 @@ def measured_backbone(arguments: argparse.Namespace) -> Backbone:
         "images": arguments.removal_images,
         "count": arguments.removal_count,
         "channels": arguments.removal_channels,
-        "weights": arguments.removal_weights,
     }
     given = {name: value for name, value in options.items() if value is not None}
     if arguments.removal is None and given:

@@ -9,9 +9,9 @@ from pathlib import Path
 from PIL import Image
 from transformers.utils import logging
 
-from common.files import new_file
-from common.images import find_images
-from evaluation.features import Backbone, load_backbone
+from alibi_dinov2.features.backbone import Backbone, load_backbone
+from alibi_dinov2.io.files import new_file
+from alibi_dinov2.io.images import find_images
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from common.images import read_folder, read_image
-from evaluation.features import Backbone, dense_features, load_backbone, preprocess
-from evaluation.noise import noise_images
-from evaluation.positional_probe import probe_images, summarise
+from alibi_dinov2.features.backbone import Backbone, load_backbone, preprocess
+from alibi_dinov2.features.dense_features import dense_features
+from alibi_dinov2.io.images import read_folder, read_image
+from evaluation.position.noise import noise_images
+from evaluation.position.positional_probe import probe_images, summarise
 from tests.comparison import assert_close, largest_difference
 from training.create_student import create_student
 from training.import_onnx_teacher import PARITY_TOLERANCE, import_teacher

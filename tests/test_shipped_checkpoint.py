@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.files import sha256_of
-from common.images import read_folder
-from evaluation.features import dense_features, load_backbone
-from evaluation.positional_probe import probe_images, summarise
-from evaluation.records import read_records
+from alibi_dinov2.features.backbone import load_backbone
+from alibi_dinov2.features.dense_features import dense_features
+from alibi_dinov2.io.files import sha256_of
+from alibi_dinov2.io.images import read_folder
+from evaluation.position.positional_probe import probe_images, summarise
+from evaluation.report.records import read_records
 from training.export import package_files
 
 REPOSITORY = Path(__file__).parents[1]

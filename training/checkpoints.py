@@ -10,7 +10,7 @@ from pathlib import Path
 from accelerate import Accelerator
 from safetensors import SafetensorError
 
-from common.files import seal_folder
+from alibi_dinov2.io.files import seal_folder
 
 NAME = re.compile(r"step-(\d{8})")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, PreTrainedConfig, PreTrainedModel
 
-from common.files import new_folder, require_new_folder
+from alibi_dinov2.io.files import new_folder, require_new_folder
 from modeling_alibi_dinov2 import Dinov2AlibiConfig, Dinov2AlibiImageProcessor, Dinov2AlibiModel
 from modeling_alibi_dinov2.configuration_alibi_dinov2 import METRICS, POSITION_ENCODINGS, SLOPES
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from common.files import new_folder
-from common.images import read_image
+from alibi_dinov2.io.files import new_folder
+from alibi_dinov2.io.images import read_image
 from training.crops import random_box
 
 # Named one by one: both packages also ship drawings, text and stereo pairs, which are no photographs.

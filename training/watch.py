@@ -7,11 +7,12 @@ from typing import Any
 
 from PIL import Image
 
-from common.files import new_file
-from evaluation.features import Backbone, dense_features
-from evaluation.panels import image_tile, map_tile, panel
-from evaluation.pca import feature_colours
-from evaluation.positional_probe import probe_images, summarise
+from alibi_dinov2.features.backbone import Backbone
+from alibi_dinov2.features.dense_features import dense_features
+from alibi_dinov2.io.files import new_file
+from alibi_dinov2.pictures.feature_colours import feature_colours
+from alibi_dinov2.pictures.panels import image_tile, map_tile, panel
+from evaluation.position.positional_probe import probe_images, summarise
 from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor, Dinov2AlibiModel
 
 PICTURED = 4  # images in a picture

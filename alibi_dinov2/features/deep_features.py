@@ -6,7 +6,7 @@ on the size of the grid: a small image is mirrored out to a window, a large one 
 
 The components are standardised once more in each image. Micrographs of one material differ in brightness, contrast and
 noise, and features of whole images differ with these; a classifier that learns from five images would learn to tell the
-images apart. On the nickel superalloys of `evaluation.few_labels` this raised mIoU from 0.46 to 0.62 after ten rounds.
+images apart. On the nickel superalloys of `evaluation.segmentation.few_labels` this raised mIoU from 0.46 to 0.62 after ten rounds.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,10 +20,11 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 from tqdm.auto import tqdm
 
-from evaluation.feature_cache import FeatureCache, MemoryCache, backbone_fingerprint
-from evaluation.features import Backbone, dense_features, patch_shape
-from evaluation.trainable_segmentation.image_regions import ImageRegions, read_reflected
-from evaluation.trainable_segmentation.tiles import Block, window_starts, window_weights
+from alibi_dinov2.features.backbone import Backbone, patch_shape
+from alibi_dinov2.features.dense_features import dense_features
+from alibi_dinov2.features.feature_cache import FeatureCache, MemoryCache, backbone_fingerprint
+from alibi_dinov2.io.image_regions import ImageRegions, read_reflected
+from alibi_dinov2.io.tiles import Block, window_starts, window_weights
 
 CONSTANT = 1e-4  # a component that varies less over an image does so by rounding: over training images it has 1 or so
 MAX_PATCHES = 50_000  # that principal components are fitted on: 384 channels of them take 77 MB

@@ -17,9 +17,9 @@ import torch
 from huggingface_hub.constants import HF_HOME
 from PIL import Image
 
-from common.models import weights_sha256
-from common.tensor_store import TensorStore
-from evaluation.features import Backbone
+from alibi_dinov2.features.backbone import Backbone
+from alibi_dinov2.features.weights import weights_sha256
+from alibi_dinov2.io.tensor_store import TensorStore
 
 DEFAULT_FOLDER = Path(HF_HOME) / "alibi_dinov2" / "features"
 

@@ -12,9 +12,9 @@ from typing import Protocol
 import numpy as np
 from PIL import Image, ImageOps
 
-from common.images import rgb_array
-from evaluation.trainable_segmentation.labels import to_labels
-from evaluation.trainable_segmentation.tiff_pages import BAND_ROWS, TiffPages
+from alibi_dinov2.io.images import rgb_array
+from alibi_dinov2.io.labels import to_labels
+from alibi_dinov2.io.tiff_pages import BAND_ROWS, TiffPages
 from modeling_alibi_dinov2.image_processing_alibi_dinov2 import to_8bit, to_array
 
 TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -123,7 +123,7 @@ def open_pages(path: Path) -> Pages:
 class ImageFile:
     """An image or a stack in a file; a context manager.
 
-    A region has the values that it has in the whole image read by `common.images`, since what decides how values
+    A region has the values that it has in the whole image read by `alibi_dinov2.io.images`, since what decides how values
     become 8-bit is found once for the whole file. Images of 8 or 16 bits need no such pass over the file.
 
     Args:

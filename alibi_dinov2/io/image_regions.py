@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from common.images import rgb_array
+from alibi_dinov2.io.images import rgb_array
 
 
 class ImageRegions(Protocol):

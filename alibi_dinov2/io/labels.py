@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from evaluation.trainable_segmentation.image_regions import ImageRegions
+from alibi_dinov2.io.image_regions import ImageRegions
 
 MAX_CLASS = 255  # predictions have 8 bits
 

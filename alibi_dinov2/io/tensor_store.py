@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from common.files import new_file
+from alibi_dinov2.io.files import new_file
 
 
 class TensorStore:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from tifffile import TiffFile, TiffWriter
 
-from common.files import new_file, write_json
-from evaluation.trainable_segmentation.tiles import blocks
+from alibi_dinov2.io.files import new_file, write_json
+from alibi_dinov2.io.tiles import blocks
 
 TILE = 256  # side in pixels
 MAX_CLASSIC_BYTES = 4 * 10**9  # of a TIFF with offsets of 32 bits, with room for what is not pixels

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures of dense features: the first three principal components as red, green and blue.
 
-    python -m evaluation.pca --models teacher student --images data/micrographs --size 518 --output panel.png
+    python -m alibi_dinov2.pictures.feature_colours --models teacher student --images data/micrographs --size 518 --output panel.png
 
 Each image has components of its own, turned so that like colours mean like things in all models (figure 5 of arXiv
 2603.16840). The paper's other figures of components are this command with other models, sizes and options:
@@ -22,10 +22,10 @@ from sklearn.decomposition import PCA
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from common.images import read_image
-from evaluation.features import dense_features
+from alibi_dinov2.features.dense_features import dense_features
+from alibi_dinov2.io.images import read_image
+from alibi_dinov2.pictures.panels import image_tile, map_tile, panel, resample
 from evaluation.figures import figure_columns, figure_parser, image_paths, run_figure
-from evaluation.panels import image_tile, map_tile, panel, resample
 
 COMPONENTS = 3
 CONSTANT = 1e-4  # features that spread less are the same in all patches: rounding makes them differ by about 1e-6

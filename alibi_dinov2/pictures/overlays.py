@@ -6,23 +6,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from PIL import Image
 
-from evaluation.panels import LINE_HEIGHT, heading, stack
-from evaluation.segmentation_panel import palette
-from evaluation.trainable_segmentation.image_files import ImageFile
+from alibi_dinov2.io.image_files import ImageFile
+from alibi_dinov2.pictures.colours import class_colours
+from alibi_dinov2.pictures.panels import LINE_HEIGHT, heading, stack
 
 MAX_SIDE = 2000  # pixels
 OPACITY = 0.35  # of the colour of a class over the image
 LEGEND_WIDTH = 140  # pixels of a name
 BAND = 128  # rows of the overlay that are read at once
-# Of Okabe and Ito: they can be told apart with any kind of colour vision.
-OKABE_ITO = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (213, 94, 0), (86, 180, 233), (240, 228, 66))
-
-
-def class_colours() -> np.ndarray:
-    """Colours of all classes, `(256, 3)` uint8: black for 0, Okabe and Ito's for 1 to 7, VOC's for those above."""
-    colours = palette()
-    colours[1 : 1 + len(OKABE_ITO)] = OKABE_ITO
-    return colours
 
 
 def overlay(

@@ -22,7 +22,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
 
-from common.files import new_file, write_json
+from alibi_dinov2.io.files import new_file, write_json
 
 RECORD = "classifier.json"
 # Depth and balanced weights are the paper's (arXiv 2603.16840, S8.3); it left the number of trees per class and the

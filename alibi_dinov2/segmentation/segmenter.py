@@ -18,15 +18,15 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from common.files import new_folder, sha256_of, write_json
-from evaluation.feature_cache import FeatureCache, MemoryCache
-from evaluation.features import Backbone, load_backbone
-from evaluation.trainable_segmentation.classical_features import ClassicalFeatures
-from evaluation.trainable_segmentation.deep_features import DeepFeatures, Reduction
-from evaluation.trainable_segmentation.image_regions import ImageRegions, Images, as_images, read_reflected
-from evaluation.trainable_segmentation.labels import as_label_maps, choose_pixels, find_classes
-from evaluation.trainable_segmentation.pixel_classifiers import CLASSIFIERS, fit_classifier, load_classifier
-from evaluation.trainable_segmentation.tiles import Block, blocks
+from alibi_dinov2.features.backbone import Backbone, load_backbone
+from alibi_dinov2.features.classical_features import ClassicalFeatures
+from alibi_dinov2.features.deep_features import DeepFeatures, Reduction
+from alibi_dinov2.features.feature_cache import FeatureCache, MemoryCache
+from alibi_dinov2.io.files import new_folder, sha256_of, write_json
+from alibi_dinov2.io.image_regions import ImageRegions, Images, as_images, read_reflected
+from alibi_dinov2.io.labels import as_label_maps, choose_pixels, find_classes
+from alibi_dinov2.io.tiles import Block, blocks
+from alibi_dinov2.segmentation.pixel_classifiers import CLASSIFIERS, fit_classifier, load_classifier
 
 BLOCK = 512  # side in pixels of what is classified at once: features of a hundred channels take 105 MB
 DEEP_SETTINGS = ("components", "window", "overlap", "shifts", "per_image")

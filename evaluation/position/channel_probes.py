@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evaluation.position_targets import position_targets
+from evaluation.position.position_targets import position_targets
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clusters of patch features, and whether a patch's cluster comes from its content or from its position.
 
-    python -m evaluation.clusters --models teacher student --images data/micrographs --clusters 4 \\
+    python -m evaluation.position.clusters --models teacher student --images data/micrographs --clusters 4 \\
         --records results --output clusters.png
-    python -m evaluation.clusters --models teacher student --images data/superalloy/images \\
+    python -m evaluation.position.clusters --models teacher student --images data/superalloy/images \\
         --masks data/superalloy/masks --dataset superalloy --output clusters.png
 
 k-means with 15 restarts on the standardised features of each image (figure 6b of arXiv 2603.16840).
@@ -36,16 +36,17 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm.auto import tqdm
 
-from common.files import write_json
-from common.images import find_images, read_image
+from alibi_dinov2.features.backbone import Backbone, patch_shape, preprocess
+from alibi_dinov2.features.dense_features import patch_features
+from alibi_dinov2.io.files import write_json
+from alibi_dinov2.io.images import find_images, read_image
+from alibi_dinov2.pictures.feature_colours import CONSTANT, relative_spread
+from alibi_dinov2.pictures.panels import caption, heading, image_tile, map_tile, panel, resample
 from evaluation.arguments import command_line
-from evaluation.features import Backbone, patch_features, patch_shape, preprocess
 from evaluation.figures import figure_columns, figure_parser, image_paths, run_figure
-from evaluation.miou import VOID, confusion_matrix, mean_iou
-from evaluation.panels import caption, heading, image_tile, map_tile, panel, resample
-from evaluation.pca import CONSTANT, relative_spread
-from evaluation.records import DatasetFacts, Stopwatch, describe_images, make_record
-from evaluation.segmentation_data import read_mask, require_size_of
+from evaluation.report.records import DatasetFacts, Stopwatch, describe_images, make_record
+from evaluation.semantics.miou import VOID, confusion_matrix, mean_iou
+from evaluation.semantics.segmentation_data import read_mask, require_size_of
 
 RESTARTS = 15
 DEFAULT_COUNT = 4

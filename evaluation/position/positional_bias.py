@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where in a backbone, and in which of its channels, the place of a patch can be read (arXiv 2603.16840, section 3).
 
-    python -m evaluation.positional_bias --model teacher --images data/micrographs --output results/bias.json
-    python -m evaluation.positional_bias --model teacher --noise 4 --output results/bias.json --figures figures
-    python -m evaluation.positional_bias --model teacher --images data/micrographs --output results/mlp.json \\
+    python -m evaluation.position.positional_bias --model teacher --images data/micrographs --output results/bias.json
+    python -m evaluation.position.positional_bias --model teacher --noise 4 --output results/bias.json --figures figures
+    python -m evaluation.position.positional_bias --model teacher --images data/micrographs --output results/mlp.json \\
         --probes mlp --layers output --ramps x_y
 
 Probes predict ramps, functions of the place, from the features of single patches: from all channels together and from
@@ -31,16 +31,17 @@ from PIL import Image
 from threadpoolctl import threadpool_limits
 from transformers.utils import logging
 
-from common.files import new_file, sha256_of, write_json
+from alibi_dinov2.features.backbone import Backbone
+from alibi_dinov2.features.dense_features import OUTPUT, Layer, dense_features
+from alibi_dinov2.io.files import new_file, sha256_of, write_json
 from evaluation.arguments import command_line, common_parser, measured_backbone
-from evaluation.channel_probes import channel_r2
-from evaluation.features import OUTPUT, Backbone, Layer, dense_features
-from evaluation.joint_probes import PROBES, predict_ramps, r_squared
-from evaluation.patch_sampling import SAMPLINGS, TRAIN_FRACTION, PatchSample, sample_repeatedly
-from evaluation.position_targets import RAMPS, ramp_targets
-from evaluation.positional_figures import channel_figure, prediction_figure, save_figure, worst_channel_figure
-from evaluation.positional_probe import REPEATS, add_image_options, read_images
-from evaluation.records import DatasetFacts, Stopwatch, make_record
+from evaluation.position.channel_probes import channel_r2
+from evaluation.position.joint_probes import PROBES, predict_ramps, r_squared
+from evaluation.position.patch_sampling import SAMPLINGS, TRAIN_FRACTION, PatchSample, sample_repeatedly
+from evaluation.position.position_targets import RAMPS, ramp_targets
+from evaluation.position.positional_figures import channel_figure, prediction_figure, save_figure, worst_channel_figure
+from evaluation.position.positional_probe import REPEATS, add_image_options, read_images
+from evaluation.report.records import DatasetFacts, Stopwatch, make_record
 
 KINDS = ("all_patches", "held_out")
 MAP_SIDE = 34  # to which predictions on grids of all sizes are brought before they are averaged, as published

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from common.files import new_file
+from alibi_dinov2.io.files import new_file
 
 COLOURS = ("#2a788e", "#7ad151", "#440154")  # of lines: from the colour map of the pictures
 DPI = 120

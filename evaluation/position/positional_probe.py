@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How much of a patch's place its features tell: the paper's joint x/y ridge probe (arXiv 2603.16840, section 3).
 
-    python -m evaluation.positional_probe --model teacher --images data/micrographs --output results/micrographs.json
-    python -m evaluation.positional_probe --model teacher --noise 4 --output results/noise.json
+    python -m evaluation.position.positional_probe --model teacher --images data/micrographs --output results/micrographs.json
+    python -m evaluation.position.positional_probe --model teacher --noise 4 --output results/noise.json
 
 Two R² are reported: over all patches, those the probe was fitted on included, as published; and over the others only.
 A model without semantics has a low R² too: read it beside a semantic score.
@@ -17,14 +17,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from common.images import read_folder
+from alibi_dinov2.features.backbone import Backbone
+from alibi_dinov2.features.dense_features import dense_features
+from alibi_dinov2.io.images import read_folder
 from evaluation.arguments import common_parser, measured_backbone, run_command
-from evaluation.features import Backbone, dense_features
-from evaluation.joint_probes import predict, r_squared
-from evaluation.noise import noise_images
-from evaluation.patch_sampling import TRAIN_FRACTION, sample_patches
-from evaluation.position_targets import position_targets
-from evaluation.records import DatasetFacts, Stopwatch, describe_images, make_record
+from evaluation.position.joint_probes import predict, r_squared
+from evaluation.position.noise import noise_images
+from evaluation.position.patch_sampling import TRAIN_FRACTION, sample_patches
+from evaluation.position.position_targets import position_targets
+from evaluation.report.records import DatasetFacts, Stopwatch, describe_images, make_record
 
 REPEATS = 6
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where in an image the features are like those at one point of it: cosine similarity to a query patch.
 
-    python -m evaluation.query_similarity --models teacher student --images photograph.jpg --query 0.3 0.6 \\
+    python -m evaluation.position.query_similarity --models teacher student --images photograph.jpg --query 0.3 0.6 \\
         --output similarity.png
 
 Features with positional bias find likeness near the query, others wherever the same thing is (figure 6a of arXiv
@@ -12,10 +12,10 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw
 
-from common.images import read_image
-from evaluation.features import dense_features
+from alibi_dinov2.features.dense_features import dense_features
+from alibi_dinov2.io.images import read_image
+from alibi_dinov2.pictures.panels import caption, image_tile, map_tile, panel
 from evaluation.figures import figure_columns, figure_parser, image_paths, run_figure
-from evaluation.panels import caption, image_tile, map_tile, panel
 
 COLOUR_MAP = "viridis"
 LEAST_RANGE = 1e-3  # rounding errors are not drawn in full contrast

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Features of inputs without content, and under noise in ALiBi's distances (figure S10 of arXiv 2603.16840).
 
-    python -m evaluation.stress --models teacher student --images micrograph.png --jitter 0.1 1 --output stress.png
+    python -m evaluation.position.stress --models teacher student --images micrograph.png --jitter 0.1 1 --output stress.png
 
 A row each for a tensor of zeros, a grid of dots, uniform noise and every image: its principal components, and under
 them the spread of the features, the root mean square distance from their mean over their root mean square length. What
@@ -16,12 +16,13 @@ from dataclasses import replace
 import torch
 from PIL import Image, ImageDraw
 
-from common.images import read_image
-from evaluation.features import Backbone, patch_features, preprocess
+from alibi_dinov2.features.backbone import Backbone, preprocess
+from alibi_dinov2.features.dense_features import patch_features
+from alibi_dinov2.io.images import read_image
+from alibi_dinov2.pictures.feature_colours import feature_colours, relative_spread
+from alibi_dinov2.pictures.panels import caption, image_tile, map_tile, panel
 from evaluation.figures import Column, figure_columns, figure_parser, image_paths, run_figure
-from evaluation.noise import noise_images
-from evaluation.panels import caption, image_tile, map_tile, panel
-from evaluation.pca import feature_colours, relative_spread
+from evaluation.position.noise import noise_images
 
 ZEROS = "tensor of zeros"
 DOT_SPACING, DOT_RADIUS = 56, 9  # pixels

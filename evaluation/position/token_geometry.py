@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The shape that an image's patch tokens make in space: their first three principal components, coloured by position.
 
-    python -m evaluation.token_geometry --models teacher student --images photograph.jpg --output geometry.png
+    python -m evaluation.position.token_geometry --models teacher student --images photograph.jpg --output geometry.png
 
 Tokens with positional bias lie on a sheet in the order of the image, and so do their colours; without it colours mix
 (figure 4 of arXiv 2603.16840).
@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from mpl_toolkits.mplot3d import Axes3D
 from PIL import Image
 
-from common.images import read_image
-from evaluation.features import dense_features
+from alibi_dinov2.features.dense_features import dense_features
+from alibi_dinov2.io.images import read_image
+from alibi_dinov2.pictures.feature_colours import COMPONENTS, project
+from alibi_dinov2.pictures.panels import ROW_HEIGHT, image_tile, map_tile, panel
 from evaluation.figures import figure_columns, figure_parser, image_paths, run_figure
-from evaluation.panels import ROW_HEIGHT, image_tile, map_tile, panel
-from evaluation.pca import COMPONENTS, project
 
 DPI = 100
 # Red, green and blue at the corners of the image: top left and right, bottom left and right.

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What else could be done about positional bias: removals that need no new backbone (paper, table 2, and beyond).
 
-    python -m evaluation.positional_probe --model teacher --removal rasa --removal-images data/micrographs \\
+    python -m evaluation.position.positional_probe --model teacher --removal rasa --removal-images data/micrographs \\
         --images data/micrographs --output results/rasa.json
 
 `blank-channels`    the most positional channels are set to zero (paper, table 2).
 `flips-and-turns`   features are averaged over the 8 flips and quarter turns of the image, each turned back.
-`dvt`               the trained denoising head of Denoising Vision Transformers (Yang et al., ECCV 2024).
 `rasa`              directions that tell row and column are removed, again and again (Franca, arXiv 2507.14137).
 `blank-svd`         the leading directions of a blank image's features are removed (INSID3, arXiv 2603.28480).
 
@@ -20,20 +19,18 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
-from common.files import sha256_of
-from evaluation.channel_probes import most_positional_channels
-from evaluation.denoising_vit import DenoisingHead, load_denoising_head
-from evaluation.features import Backbone, Removal, dense_features, patch_features, preprocess
-from evaluation.noise import noise_images
-from evaluation.position_targets import position_targets
-from evaluation.records import describe_images
+from alibi_dinov2.features.backbone import Backbone, Removal, preprocess
+from alibi_dinov2.features.dense_features import dense_features, patch_features
+from evaluation.position.channel_probes import most_positional_channels
+from evaluation.position.noise import noise_images
+from evaluation.position.position_targets import position_targets
+from evaluation.report.records import describe_images
 
 FeatureMap = Callable[[torch.Tensor], np.ndarray]
 
@@ -42,7 +39,6 @@ FeatureMap = Callable[[torch.Tensor], np.ndarray]
 REMOVALS: dict[str, set[str]] = {
     "blank-channels": {"images", "channels", "count"},
     "flips-and-turns": set(),
-    "dvt": {"weights"},
     "rasa": {"images", "count"},
     "blank-svd": {"count"},
 }
@@ -66,12 +62,6 @@ def average_flips_and_turns(features_of: FeatureMap, pixel_values: torch.Tensor)
         features = features_of(turned) + features_of(turned.flip(-1))[:, :, ::-1]
         parts.append(np.rot90(features, -turns, (1, 2)))
     return np.sum(parts, axis=0) / 8
-
-
-def denoise(head: DenoisingHead, features_of: FeatureMap, pixel_values: torch.Tensor) -> np.ndarray:
-    """Features through a denoising head, on the device of the pixels."""
-    with torch.inference_mode():
-        return head(torch.from_numpy(features_of(pixel_values)).to(pixel_values.device)).cpu().numpy()
 
 
 def channel_basis(channels: Sequence[int], width: int) -> np.ndarray:
@@ -146,7 +136,6 @@ def fit_removal(
     images: Sequence[Image.Image] = (),
     count: int | None = None,
     channels: Sequence[int] = (),
-    weights: str | Path | None = None,
 ) -> Removal:
     """A removal for a backbone. What has to be fitted is fitted here, on images or on a blank one.
 
@@ -157,22 +146,17 @@ def fit_removal(
         images: what `rasa` finds its directions on, and `blank-channels` its channels.
         count: of channels, rounds or directions; see `COUNTS` for the default.
         channels: what `blank-channels` sets to zero, instead of the most positional ones.
-        weights: file of the head for `dvt`.
 
     Raises:
         ValueError: the removal is unknown, lacks what it needs, or is given what it does not take.
-        OSError: there is no such file of weights.
     """
-    given = {"images": images, "count": count is not None, "channels": channels, "weights": weights}
+    given = {"images": images, "count": count is not None, "channels": channels}
     require_options(name, {option for option, value in given.items() if value})
     if count is not None and count < 1:
         raise ValueError(f"{name} was asked to remove {count}; it must be 1 or more.")
     if name == "flips-and-turns":
         return Removal(name, {}, 8, average_flips_and_turns)
     blank = next(dense_features(backbone, [Image.new("RGB", (size, size))], size))
-    if name == "dvt":
-        head = load_denoising_head(str(weights), blank.shape[-1]).to(backbone.model.device)
-        return Removal(name, {"weights_sha256": sha256_of(str(weights))}, 1, partial(denoise, head))
     count = count or len(channels) or COUNTS[name]
     features = list(dense_features(backbone, images, size, progress=bool(images)))
     parameters: dict[str, Any] = {"size": size}

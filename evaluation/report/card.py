@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Result records -> table and model card. Every figure is rendered from a record; nothing is typed in by hand.
 
-python -m evaluation.card results    # all records as one table
+python -m evaluation.report.card results    # all records as one table
 """
 
 import argparse
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from evaluation.records import read_records
+from evaluation.report.records import read_records
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
 PUBLISHED = Path(__file__).with_name("published_results.json")

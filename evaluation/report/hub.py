@@ -8,7 +8,7 @@ from huggingface_hub.errors import HTTPError
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils.sha import git_hash
 
-from common.files import sha256_of
+from alibi_dinov2.io.files import sha256_of
 
 # What this project alone writes in a repository, so that files which are there no longer may go.
 OWN_FOLDERS = ("compared/", "examples/", "figures/", "results/")

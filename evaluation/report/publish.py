@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Result records -> model card, and on demand the model's folder to the Hub.
 
-    python -m evaluation.publish model_cards/alibi-dinov2-small --records results/alibi --compare results/teacher \\
+    python -m evaluation.report.publish model_cards/alibi-dinov2-small --records results/alibi --compare results/teacher \\
         --figures figures --examples data/micrographs
-    python -m evaluation.publish model_cards/alibi-dinov2-small --push NAMESPACE/alibi-dinov2-small
+    python -m evaluation.report.publish model_cards/alibi-dinov2-small --push NAMESPACE/alibi-dinov2-small
 
 The folder is a model's, as `training.export` makes it. Records, comparisons and pictures are copied into it
 (`results/`, `compared/`, `figures/`, `examples/`), and its card `README.md` is rendered from what is there: without any
@@ -20,11 +20,11 @@ from typing import Any
 
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME, logging
 
-from common.files import new_file, new_folder, sha256_of, write_json
-from common.images import find_images
-from evaluation.card import headlines, render_card
-from evaluation.hub import push_folder
-from evaluation.records import read_records
+from alibi_dinov2.io.files import new_file, new_folder, sha256_of, write_json
+from alibi_dinov2.io.images import find_images
+from evaluation.report.card import headlines, render_card
+from evaluation.report.hub import push_folder
+from evaluation.report.records import read_records
 
 PROVENANCE = "provenance.json"
 PROVENANCE_FIELDS = ("summary", "weights", "license", "base_model")
@@ -136,7 +136,7 @@ def named(records: dict[Path, dict[str, Any]], prefix: bool = False) -> dict[str
 def require_records_of(records: dict[str, tuple[Path, dict[str, Any]]], weights_sha256: str) -> None:
     """Raise a `ValueError` that names the file unless all records are of these weights and of one model.
 
-    A removal of positional bias (`evaluation.removals`) makes another model of the same weights.
+    A removal of positional bias (`evaluation.removals.removals`) makes another model of the same weights.
     """
     known: set[tuple[str, str | None]] = set()
     for path, record in records.values():

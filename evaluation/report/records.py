@@ -15,8 +15,8 @@ from typing import Any
 from PIL import Image
 from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
 
-from common.files import sha256_of
-from evaluation.features import Backbone
+from alibi_dinov2.features.backbone import Backbone
+from alibi_dinov2.io.files import sha256_of
 
 LIBRARIES = ("numpy", "scikit-learn", "torch", "transformers")
 # A record's fields, and for those that are objects what they hold at least.

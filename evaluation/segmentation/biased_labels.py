@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether a segmenter that learns from one-sided labels learns the sides (figure 7 of arXiv 2603.16840).
 
-    python -m evaluation.biased_labels --models teacher nope alibi --names DINOv2 NoPE ALiBi \\
+    python -m evaluation.segmentation.biased_labels --models teacher nope alibi --names DINOv2 NoPE ALiBi \\
         --image data/biased_labels/nickel_on_substrate.png \\
         --labels data/biased_labels/nickel_on_substrate_labels.png --output-folder records --figure biased.png
 
@@ -11,7 +11,7 @@ there are the following figures; in a record their names begin with `deep/`, `co
 
     position_explains     of the pixels where place and content disagree when the image is rolled by half its height,
                           half its width and both, the fraction that keeps the class of the place; and
-    content_explains      that keeps the class of the content (as in evaluation.clusters). Of two classes they add up
+    content_explains      that keeps the class of the content (as in evaluation.position.clusters). Of two classes they add up
                           to 1
     position_d2           fraction of the deviance of the prediction that x, y, their squares and their product explain
                           in logistic regression, on blocks of the image that were held out; 0 is none, 1 all, below 0
@@ -41,26 +41,26 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures
 from tqdm.auto import tqdm
 
-from common.files import new_file
-from common.images import read_image
-from evaluation.clusters import ImageClusters, count_conflicts, summarise
-from evaluation.feature_cache import FeatureCache
-from evaluation.features import Backbone
+from alibi_dinov2.features.backbone import Backbone
+from alibi_dinov2.features.classical_features import ClassicalFeatures
+from alibi_dinov2.features.feature_cache import FeatureCache
+from alibi_dinov2.io.files import new_file
+from alibi_dinov2.io.images import read_image
+from alibi_dinov2.pictures.colours import class_colours
+from alibi_dinov2.pictures.panels import caption, image_tile, panel
+from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
 from evaluation.figures import named_backbones
-from evaluation.miou import confusion_matrix
-from evaluation.panels import caption, image_tile, panel
-from evaluation.records import DatasetFacts, Stopwatch, describe_images, make_record
-from evaluation.segmentation_data import read_mask
-from evaluation.trainable_segmentation.classical_features import ClassicalFeatures
-from evaluation.trainable_segmentation.comparison import (
+from evaluation.position.clusters import ImageClusters, count_conflicts, summarise
+from evaluation.report.records import DatasetFacts, Stopwatch, describe_images, make_record
+from evaluation.segmentation.comparison import (
     CLASSICAL,
     comparison_parser,
     run_comparison,
     segmenter_settings,
     with_versions,
 )
-from evaluation.trainable_segmentation.overlays import class_colours
-from evaluation.trainable_segmentation.segmenter import TrainableSegmenter
+from evaluation.semantics.miou import confusion_matrix
+from evaluation.semantics.segmentation_data import read_mask
 
 STEP = 14  # pixels between those that position is to explain: predictions of neighbours are nearly the same
 BLOCKS, FOLDS = 8, 5  # blocks along each side of the image, which are divided into folds

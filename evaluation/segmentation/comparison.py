@@ -9,12 +9,12 @@ from typing import Any
 
 from transformers.utils import logging
 
-from common.files import write_json
+from alibi_dinov2.features.deep_features import DeepFeatures
+from alibi_dinov2.features.feature_cache import DEFAULT_FOLDER
+from alibi_dinov2.io.files import write_json
+from alibi_dinov2.segmentation.pixel_classifiers import CLASSIFIERS
+from alibi_dinov2.segmentation.segmenter import LIBRARIES
 from evaluation.arguments import command_line
-from evaluation.feature_cache import DEFAULT_FOLDER
-from evaluation.trainable_segmentation.deep_features import DeepFeatures
-from evaluation.trainable_segmentation.pixel_classifiers import CLASSIFIERS
-from evaluation.trainable_segmentation.segmenter import LIBRARIES
 
 CLASSICAL = "classical"
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How good a segmentation a few strokes give, round by round (arXiv 2603.16840, section S8.3 and figure S16).
 
-    python -m evaluation.few_labels --data superalloy --models teacher nope alibi --names DINOv2 NoPE ALiBi \\
+    python -m evaluation.segmentation.few_labels --data superalloy --models teacher nope alibi --names DINOv2 NoPE ALiBi \\
         --train-images spot3_0d_3 spot4_0d_3 spot5_0d_0 spot6_0d_2 spot7_0d_5 --classes 0 1 2 \\
         --output-folder records --figure curves.png
 
@@ -26,16 +26,17 @@ import numpy as np
 from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
-from common.files import write_json
-from evaluation.feature_cache import FeatureCache
-from evaluation.features import Backbone
+from alibi_dinov2.features.backbone import Backbone
+from alibi_dinov2.features.classical_features import ClassicalFeatures
+from alibi_dinov2.features.feature_cache import FeatureCache
+from alibi_dinov2.io.files import write_json
+from alibi_dinov2.pictures.colours import OKABE_ITO
+from alibi_dinov2.segmentation.pixel_classifiers import PixelClassifier, fit_classifier
+from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
 from evaluation.figures import named_backbones
-from evaluation.miou import confusion_matrix, iou_per_class, mean_iou
-from evaluation.positional_figures import save_figure, subplots
-from evaluation.records import Stopwatch, make_record
-from evaluation.segmentation_data import Labels, SegmentationData, describe, open_data
-from evaluation.trainable_segmentation.classical_features import ClassicalFeatures
-from evaluation.trainable_segmentation.comparison import (
+from evaluation.position.positional_figures import save_figure, subplots
+from evaluation.report.records import Stopwatch, make_record
+from evaluation.segmentation.comparison import (
     CLASSICAL,
     comparison_parser,
     library_versions,
@@ -43,10 +44,9 @@ from evaluation.trainable_segmentation.comparison import (
     segmenter_settings,
     with_versions,
 )
-from evaluation.trainable_segmentation.overlays import OKABE_ITO
-from evaluation.trainable_segmentation.pixel_classifiers import PixelClassifier, fit_classifier
-from evaluation.trainable_segmentation.scribbles import LENGTH, WIDTH, require_brush, stroke_rounds
-from evaluation.trainable_segmentation.segmenter import TrainableSegmenter
+from evaluation.segmentation.scribbles import LENGTH, WIDTH, require_brush, stroke_rounds
+from evaluation.semantics.miou import confusion_matrix, iou_per_class, mean_iou
+from evaluation.semantics.segmentation_data import Labels, SegmentationData, describe, open_data
 
 # Black, and all but yellow, which is faint on white.
 COLOURS = ("#000000", *("#{:02X}{:02X}{:02X}".format(*colour) for colour in OKABE_ITO[:-1]))

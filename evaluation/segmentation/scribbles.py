@@ -7,7 +7,7 @@ import numpy as np
 from scipy import ndimage
 from skimage.graph import MCP, MCP_Geometric
 
-from evaluation.miou import VOID
+from evaluation.semantics.miou import VOID
 
 LENGTH, WIDTH = 25, 1  # pixels
 BEND_SCALE, BEND_STRENGTH = 4, 1.0  # pixels of what a stroke goes round, and how far it goes to do so

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How far a student's patch features point where its teacher's do: what distillation is to bring back.
 
-    python -m evaluation.agreement --teacher teacher --model student --images held_out --size 224 \\
+    python -m evaluation.semantics.agreement --teacher teacher --model student --images held_out --size 224 \\
         --run runs/first --output results/agreement.json
 """
 
@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from common.images import read_folder
+from alibi_dinov2.features.backbone import Backbone, load_backbone
+from alibi_dinov2.features.dense_features import dense_features
+from alibi_dinov2.io.images import read_folder
 from evaluation.arguments import common_parser, measured_backbone, run_command
-from evaluation.features import Backbone, dense_features, load_backbone
-from evaluation.records import DatasetFacts, Stopwatch, describe_images, make_record
+from evaluation.report.records import DatasetFacts, Stopwatch, describe_images, make_record
 
 
 def mean_cosine(features: np.ndarray, reference: np.ndarray, zero_channels: Sequence[int] = ()) -> float:

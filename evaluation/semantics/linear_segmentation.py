@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What frozen features know of classes: mIoU of a linear head (arXiv 2603.16840, tables S2 and S3).
 
-    python -m evaluation.linear_segmentation --model student --data VOCdevkit/VOC2012 --output results/voc12.json
-    python -m evaluation.linear_segmentation --model student --data animals --classes 0 8 10 12 --others-void \\
+    python -m evaluation.semantics.linear_segmentation --model student --data VOCdevkit/VOC2012 --output results/voc12.json
+    python -m evaluation.semantics.linear_segmentation --model student --data animals --classes 0 8 10 12 --others-void \\
         --output results/animals.json --robustness --panel animals.png --save-head segmenter
 
 Every image goes through the backbone once, and its features are kept (`--cache`). A run that was stopped goes on where
@@ -23,14 +23,15 @@ import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
-from common.files import new_file, require_new_folder
+from alibi_dinov2.features.backbone import Backbone, patch_shape, preprocess
+from alibi_dinov2.features.dense_features import patch_features
+from alibi_dinov2.features.feature_cache import DEFAULT_FOLDER, FeatureCache, backbone_fingerprint
+from alibi_dinov2.io.files import new_file, require_new_folder
 from evaluation.arguments import common_parser, measured_backbone, run_command
-from evaluation.feature_cache import DEFAULT_FOLDER, FeatureCache, backbone_fingerprint
-from evaluation.features import Backbone, patch_features, patch_shape, preprocess
-from evaluation.miou import VOID, confusion_matrix, iou_per_class, mean_iou, pixel_accuracy
-from evaluation.records import Stopwatch, make_record
-from evaluation.segmentation_data import Labels, SegmentationData, describe, open_data
-from evaluation.segmentation_head import (
+from evaluation.report.records import Stopwatch, make_record
+from evaluation.semantics.miou import VOID, confusion_matrix, iou_per_class, mean_iou, pixel_accuracy
+from evaluation.semantics.segmentation_data import Labels, SegmentationData, describe, open_data
+from evaluation.semantics.segmentation_head import (
     HeadSettings,
     LinearHead,
     predict,
@@ -38,7 +39,7 @@ from evaluation.segmentation_head import (
     save_segmenter,
     train_head,
 )
-from evaluation.segmentation_panel import segmentation_panel
+from evaluation.semantics.segmentation_panel import segmentation_panel
 
 TRANSFORMS = ("none", "flip-ud", "roll", "rot90")
 

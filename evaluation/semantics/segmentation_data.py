@@ -13,9 +13,9 @@ from datasets import Image as ImageColumn
 from PIL import Image, UnidentifiedImageError
 from tqdm.auto import tqdm
 
-from common.images import find_images, read_image
-from evaluation.miou import VOID
-from evaluation.records import DatasetFacts
+from alibi_dinov2.io.images import find_images, read_image
+from evaluation.report.records import DatasetFacts
+from evaluation.semantics.miou import VOID
 
 VALIDATION_SPLITS = ("validation", "val", "test")
 MASK_MODES = ("1", "L", "P")

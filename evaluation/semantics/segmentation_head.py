@@ -17,10 +17,10 @@ from safetensors.torch import save_file
 from torch import nn
 from tqdm.auto import tqdm
 
-from common.files import new_file, new_folder
-from common.models import require_same_tensors
-from evaluation.features import Backbone, image_processor
-from evaluation.miou import VOID
+from alibi_dinov2.features.backbone import Backbone, image_processor
+from alibi_dinov2.features.weights import require_same_tensors
+from alibi_dinov2.io.files import new_file, new_folder
+from evaluation.semantics.miou import VOID
 from modeling_alibi_dinov2 import Dinov2AlibiForSemanticSegmentation, Dinov2AlibiModel
 
 

@@ -6,32 +6,25 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from evaluation.miou import VOID
-from evaluation.panels import LINE_HEIGHT, heading, image_tile, map_tile, panel, stack
+from alibi_dinov2.pictures.colours import class_colours
+from alibi_dinov2.pictures.panels import LINE_HEIGHT, heading, image_tile, map_tile, panel, stack
+from evaluation.semantics.miou import VOID
 
 COLUMNS = ("image", "ground truth", "prediction")
 LEGEND_COLUMNS, LEGEND_WIDTH = 7, 110  # the width, in pixels, is that of a name
 
 
-def palette() -> np.ndarray:
-    """VOC's colours of all labels, `(256, 3)` uint8: black for 0, and for `VOID` a light grey.
-
-    The bits of a label go to red, green and blue in turn, the lowest ones to the highest places.
-    """
-    bits = (np.arange(256)[:, None] >> np.arange(9)) & 1
-    places = np.array([128, 64, 32])
-    return (bits.reshape(256, 3, 3) * places[:, None]).sum(axis=1).astype(np.uint8)
-
-
 def panel_row(image: Image.Image, truth: np.ndarray, prediction: np.ndarray) -> list[Image.Image]:
     """Tiles of an image and of two class maps `(H, W)` uint8; what is void in the truth is void in both."""
     counted = np.where(truth == VOID, VOID, prediction)
-    return [image_tile(image), *(map_tile(palette()[classes], image) for classes in (truth, counted))]
+    return [image_tile(image), *(map_tile(class_colours()[classes], image) for classes in (truth, counted))]
 
 
 def legend(names: Sequence[str], classes: Sequence[int]) -> Image.Image:
     """The colours of some classes and their names."""
-    squares = [Image.new("RGB", (LINE_HEIGHT, LINE_HEIGHT), tuple(palette()[index].tolist())) for index in classes]
+    squares = [
+        Image.new("RGB", (LINE_HEIGHT, LINE_HEIGHT), tuple(class_colours()[index].tolist())) for index in classes
+    ]
     texts = [heading([names[index]], LEGEND_WIDTH) for index in classes]
     entries = [stack(entry, horizontal=True) for entry in zip(squares, texts, strict=True)]
     starts = range(0, len(entries), LEGEND_COLUMNS)

@@ -15,11 +15,11 @@ import pytest
 import tifffile
 from PIL import Image
 
-from evaluation import segment
-from evaluation.trainable_segmentation.image_files import open_image
-from evaluation.trainable_segmentation.overlays import class_colours, outlines, overlay
-from evaluation.trainable_segmentation.segmenter import TrainableSegmenter
-from evaluation.trainable_segmentation.tiled_tiff import read_description
+from alibi_dinov2 import cli as segment
+from alibi_dinov2.io.image_files import open_image
+from alibi_dinov2.pictures.colours import class_colours
+from alibi_dinov2.pictures.overlays import outlines, overlay
+from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
 from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor
 
 SIZE = (96, 80)  # width and height
@@ -156,15 +156,6 @@ def test_what_is_done_is_not_done_again(folder, fit, predict, monkeypatch):
     assert (folder / "out" / "a.tif.tif").read_bytes() == contents["a.tif.tif"]
 
 
-def test_refinement_is_another_prediction(folder, fit, predict):
-    pytest.importorskip("pydensecrf")
-    fit()
-    predict()
-    before = read_description(folder / "out" / "a.png.tif")["identity"]
-    assert predict("--crf")[0] == 0
-    assert read_description(folder / "out" / "a.png.tif")["identity"] != before
-
-
 def test_one_bad_image_does_not_lose_the_others(folder, fit, predict):
     fit()
     (folder / "images" / "b.png").write_text("no image")
@@ -187,7 +178,7 @@ def test_killed_prediction_goes_on_to_the_same_pixels(folder, fit, predict, monk
     places = {"--segmenter": "segmenter", "--images": "large", "--output": "out", "--cache": "cache"}
     words = [word for option, name in places.items() for word in (option, folder / name)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "evaluation.segment", "predict", *map(str, words)], stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "alibi_dinov2.cli", "predict", *map(str, words)], stderr=subprocess.DEVNULL
     )
     journal = folder / "out" / ".large.tif.partial" / "done.json"
     while not journal.exists() and process.poll() is None:

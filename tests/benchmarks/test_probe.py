@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from benchmarks.probe import Setting, main, probe_one_by_one
-from evaluation.channel_probes import channel_r2
+from evaluation.position.channel_probes import channel_r2
 from tests.comparison import assert_close
 
 

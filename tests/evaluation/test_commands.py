@@ -8,8 +8,8 @@ import sys
 import pytest
 from PIL import Image
 
-from evaluation.card import by_model, results_table
-from evaluation.noise import noise_images
+from evaluation.position.noise import noise_images
+from evaluation.report.card import by_model, results_table
 from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor
 
 
@@ -28,7 +28,7 @@ def run(module: str, *options) -> subprocess.CompletedProcess:
 def test_probe_writes_a_record_and_prints_its_figures(tmp_path, model_folder):
     output = tmp_path / "results" / "noise.json"
     options = ("--model", model_folder, "--name", "tiny", "--noise", 2, "--size", 140, "--output", output)
-    result = run("evaluation.positional_probe", *options)
+    result = run("evaluation.position.positional_probe", *options)
     assert result.returncode == 0, result.stderr
     record = json.loads(output.read_text())
     assert record["task"] == "positional_probe"
@@ -50,7 +50,15 @@ def test_probe_of_wrong_input_says_what_is_wrong(tmp_path, model_folder, kind):
         Image.new("RGB", (60, 60)).save(folder / "image.png")
     output = tmp_path / "record.json"
     result = run(
-        "evaluation.positional_probe", "--model", model_folder, "--images", folder, "--size", 56, "--output", output
+        "evaluation.position.positional_probe",
+        "--model",
+        model_folder,
+        "--images",
+        folder,
+        "--size",
+        56,
+        "--output",
+        output,
     )
     expected = {
         "empty": "contains no image",

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluation.features import load_backbone, patch_features, preprocess
+from alibi_dinov2.features.backbone import load_backbone, preprocess
+from alibi_dinov2.features.dense_features import patch_features
+from alibi_dinov2.pictures.feature_colours import relative_spread
 from evaluation.figures import figure_columns, figure_parser, image_paths
-from evaluation.noise import noise_images
-from evaluation.pca import relative_spread
-from evaluation.query_similarity import mark, patch_at, similarity_colours, similarity_map
-from evaluation.stress import dot_grid, with_jitter, with_jitters
-from evaluation.token_geometry import cloud_tile, position_colours, token_cloud
+from evaluation.position.noise import noise_images
+from evaluation.position.query_similarity import mark, patch_at, similarity_colours, similarity_map
+from evaluation.position.stress import dot_grid, with_jitter, with_jitters
+from evaluation.position.token_geometry import cloud_tile, position_colours, token_cloud
 from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor
 
 FEATURES = np.random.default_rng(0).normal(size=(6, 9, 20)) * np.linspace(3, 0.1, 20)
@@ -86,7 +87,7 @@ def test_clusters_write_a_record_per_model(draw, folder):
         assert record["model"]["name"] == name
         assert record["parameters"]["clusters"] == 2, "as many as classes"
         assert record["metrics"].keys() == {"in_conflict", "position_explains", "content_explains", "miou"}
-        assert record["command"][:3] == ["python", "-m", "evaluation.clusters"]
+        assert record["command"][:3] == ["python", "-m", "evaluation.position.clusters"]
         assert str(folder) not in json.dumps(record)
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import evaluate
 import numpy as np
 import pytest
-from huggingface_hub import RepoCard
-
 from evaluation.metrics.miou.miou import MeanIoU
 from evaluation.metrics.positional_score.positional_score import PositionalScore
-from evaluation.miou import confusion_matrix, iou_per_class, mean_iou, pixel_accuracy
-from evaluation.positional_probe import probe_images, summarise
+from huggingface_hub import RepoCard
+
+from evaluation.position.positional_probe import probe_images, summarise
+from evaluation.semantics.miou import confusion_matrix, iou_per_class, mean_iou, pixel_accuracy
 
 FOLDERS = Path(__file__).parents[2] / "evaluation" / "metrics"
 # Run in a new process elsewhere, in which a connection is an error and the repository is not known.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from common.files import write_json
+from alibi_dinov2.io.files import write_json
 from training.configuration import Stage
 from training.distill import distill
 from training.journal import read_metrics

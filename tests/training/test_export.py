@@ -12,11 +12,11 @@ import torch
 from huggingface_hub import ModelCard
 from PIL import Image
 
-from common.files import write_json
-from evaluation.features import load_backbone
-from evaluation.noise import noise_images
-from evaluation.publish import publish
-from evaluation.records import Stopwatch, describe_images, make_record
+from alibi_dinov2.features.backbone import load_backbone
+from alibi_dinov2.io.files import write_json
+from evaluation.position.noise import noise_images
+from evaluation.report.publish import publish
+from evaluation.report.records import Stopwatch, describe_images, make_record
 from modeling_alibi_dinov2 import (
     Dinov2AlibiForImageClassification,
     Dinov2AlibiForSemanticSegmentation,
@@ -64,7 +64,7 @@ def record_of(folder, name, value):
         0,
         Stopwatch(),
     )
-    return record | {"command": ["python", "-m", "evaluation.positional_probe", "--model", name]}
+    return record | {"command": ["python", "-m", "evaluation.position.positional_probe", "--model", name]}
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import yaml
 from accelerate.commands.config import load_config_from_file
 from safetensors.torch import load_file
 
-from common.files import write_json
+from alibi_dinov2.io.files import write_json
 from training.configuration import Stage
 from training.create_student import create_student, load_teacher
 from training.distill import distill

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from common.tensor_store import TensorStore
+from alibi_dinov2.io.tensor_store import TensorStore
 from training.configuration import Stage
 from training.distill import distill
 from training.distillation import learning_rate_at

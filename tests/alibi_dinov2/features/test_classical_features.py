@@ -12,7 +12,7 @@ from scipy import ndimage
 from skimage.feature import hessian_matrix, hessian_matrix_eigvals
 from skimage.filters import sobel
 
-from evaluation.trainable_segmentation.classical_features import ClassicalFeatures, line_kernels
+from alibi_dinov2.features.classical_features import ClassicalFeatures, line_kernels
 
 SMALL = ClassicalFeatures(sigmas=(1, 2.5))  # its halo is 12
 MEMBRANE = ("sum", "mean", "std", "median", "max", "min")

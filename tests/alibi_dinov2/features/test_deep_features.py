@@ -7,17 +7,18 @@ import torch
 from PIL import Image
 from transformers import Dinov2Config, Dinov2Model
 
-from evaluation.feature_cache import FeatureCache, MemoryCache
-from evaluation.features import Backbone, dense_features
-from evaluation.trainable_segmentation import deep_features
-from evaluation.trainable_segmentation.deep_features import (
+from alibi_dinov2.features import deep_features
+from alibi_dinov2.features.backbone import Backbone
+from alibi_dinov2.features.deep_features import (
     DeepFeatures,
     Reduction,
     fit_reduction,
     interleaved,
     standardised,
 )
-from evaluation.trainable_segmentation.image_regions import ArrayImage
+from alibi_dinov2.features.dense_features import dense_features
+from alibi_dinov2.features.feature_cache import FeatureCache, MemoryCache
+from alibi_dinov2.io.image_regions import ArrayImage
 from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor
 
 PATCH, WINDOW, OVERLAP = 14, 56, 14

@@ -7,11 +7,12 @@ import torch
 from PIL import Image
 from transformers import BitImageProcessorPil, Dinov2Config, Dinov2Model, ViTConfig, ViTModel
 
-from common.files import sha256_of
-from evaluation.agreement import mean_cosine
-from evaluation.features import dense_features, load_backbone, patch_features, preprocess
-from evaluation.noise import noise_images
-from evaluation.records import Stopwatch, describe_images, make_record
+from alibi_dinov2.features.backbone import load_backbone, preprocess
+from alibi_dinov2.features.dense_features import dense_features, patch_features
+from alibi_dinov2.io.files import sha256_of
+from evaluation.position.noise import noise_images
+from evaluation.report.records import Stopwatch, describe_images, make_record
+from evaluation.semantics.agreement import mean_cosine
 from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
-from evaluation.feature_cache import FeatureCache, backbone_fingerprint
-from evaluation.features import Backbone, Removal
-from evaluation.noise import noise_images
+from alibi_dinov2.features.backbone import Backbone, Removal
+from alibi_dinov2.features.feature_cache import FeatureCache, backbone_fingerprint
+from evaluation.position.noise import noise_images
 from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor
 
 FEATURES = np.random.default_rng(0).normal(size=(4, 6, 8)).astype(np.float32) * 10

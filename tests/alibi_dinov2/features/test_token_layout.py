@@ -35,10 +35,11 @@ from transformers import (
     ViTModel,
 )
 
-from evaluation.features import OUTPUT, dense_features, load_backbone, patch_features, patch_shape, preprocess
-from evaluation.noise import noise_images
-from evaluation.token_layout import prefix_tokens, vision_tower
-from evaluation.zoo import MODELS
+from alibi_dinov2.features.backbone import load_backbone, patch_shape, preprocess
+from alibi_dinov2.features.dense_features import OUTPUT, dense_features, patch_features
+from alibi_dinov2.features.token_layout import prefix_tokens, vision_tower
+from alibi_dinov2.features.zoo import MODELS
+from evaluation.position.noise import noise_images
 from tests.comparison import assert_close
 
 PATCH, SIDE, WIDTH = 8, 64, 24
@@ -232,7 +233,7 @@ def test_names_of_the_table_stand_for_hub_ids(monkeypatch, tmp_path):
         asked.append(source)
         raise OSError("not here")
 
-    monkeypatch.setattr("evaluation.features.AutoConfig.from_pretrained", from_pretrained)
+    monkeypatch.setattr("alibi_dinov2.features.dense_features.AutoConfig.from_pretrained", from_pretrained)
     for source in ("mae-b", "some/model"):
         with pytest.raises(OSError, match="not here"):
             load_backbone(source)

@@ -4,7 +4,7 @@
 import torch
 from torch import nn
 
-from common.models import weights_sha256
+from alibi_dinov2.features.weights import weights_sha256
 
 
 def test_checksum_depends_on_every_tensor_and_its_dtype():

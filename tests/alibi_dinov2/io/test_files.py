@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from common.files import new_file, new_folder, sha256_of, write_json
+from alibi_dinov2.io.files import new_file, new_folder, sha256_of, write_json
 
 
 def test_file_appears_only_when_finished(tmp_path):
@@ -97,7 +97,7 @@ def test_kill_while_writing_leaves_the_old_file(tmp_path):
     write_json(path, {"old": True})
     script = (
         "import os, signal, sys\n"
-        "from common.files import new_file\n"
+        "from alibi_dinov2.io.files import new_file\n"
         "with new_file(sys.argv[1]) as temporary:\n"
         "    temporary.write_text('half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"

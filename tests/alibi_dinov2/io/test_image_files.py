@@ -8,9 +8,9 @@ import pytest
 import tifffile
 from PIL import Image
 
-from common.images import read_image, rgb_array
-from evaluation.trainable_segmentation.image_files import PillowPages, open_image, read_labels
-from evaluation.trainable_segmentation.tiff_pages import TiffPages
+from alibi_dinov2.io.image_files import PillowPages, open_image, read_labels
+from alibi_dinov2.io.images import read_image, rgb_array
+from alibi_dinov2.io.tiff_pages import TiffPages
 
 HEIGHT, WIDTH = 67, 90
 GREY = np.random.default_rng(0).integers(0, 256, (3, HEIGHT, WIDTH), dtype=np.uint8)

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluation.trainable_segmentation.image_regions import ArrayImage, as_images, read_reflected
+from alibi_dinov2.io.image_regions import ArrayImage, as_images, read_reflected
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.images import find_images, read_folder, read_image
+from alibi_dinov2.io.images import find_images, read_folder, read_image
 
 GREY = np.linspace(0, 255, 20 * 30).reshape(20, 30).round().astype(np.uint8)
 

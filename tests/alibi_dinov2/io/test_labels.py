@@ -2,8 +2,8 @@
 import numpy as np
 import pytest
 
-from evaluation.trainable_segmentation.image_regions import ArrayImage
-from evaluation.trainable_segmentation.labels import as_label_maps, choose_pixels, find_classes, to_labels
+from alibi_dinov2.io.image_regions import ArrayImage
+from alibi_dinov2.io.labels import as_label_maps, choose_pixels, find_classes, to_labels
 
 SHAPE = (6, 8)
 

@@ -3,7 +3,7 @@
 
 import torch
 
-from common.tensor_store import TensorStore
+from alibi_dinov2.io.tensor_store import TensorStore
 
 
 def test_tensors_are_read_as_they_were_written(tmp_path):

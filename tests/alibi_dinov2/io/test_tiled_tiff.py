@@ -13,10 +13,10 @@ import pytest
 import tifffile
 from PIL import Image
 
-from evaluation.trainable_segmentation import tiled_tiff
-from evaluation.trainable_segmentation.image_files import read_labels
-from evaluation.trainable_segmentation.tiled_tiff import TiledPrediction, read_description
-from evaluation.trainable_segmentation.tiles import blocks
+from alibi_dinov2.io import tiled_tiff
+from alibi_dinov2.io.image_files import read_labels
+from alibi_dinov2.io.tiled_tiff import TiledPrediction, read_description
+from alibi_dinov2.io.tiles import blocks
 
 SHAPE, BLOCK = (300, 410), 128
 CLASSES = np.random.default_rng(0).integers(1, 4, (2, *SHAPE), dtype=np.uint8)
@@ -142,7 +142,7 @@ def test_full_disk_leaves_no_file_and_is_gone_on_from(tmp_path, monkeypatch, whe
 LIMITED = """
 import resource, sys
 import numpy as np
-from evaluation.trainable_segmentation.tiled_tiff import TiledPrediction
+from alibi_dinov2.io.tiled_tiff import TiledPrediction
 prediction = TiledPrediction(sys.argv[1], 1, (512, 512), "first")
 classes = np.random.default_rng(0).integers(1, 255, (512, 512), dtype=np.uint8)
 if not prediction.done(0, 0):

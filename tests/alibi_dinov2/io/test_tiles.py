@@ -4,7 +4,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from evaluation.trainable_segmentation.tiles import blocks, window_starts, window_weights
+from alibi_dinov2.io.tiles import blocks, window_starts, window_weights
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from skimage.filters import threshold_otsu
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import scale
 
-from evaluation.pca import (
+from alibi_dinov2.pictures.feature_colours import (
     align_components,
     colours,
     feature_colours,

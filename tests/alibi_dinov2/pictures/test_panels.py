@@ -4,7 +4,7 @@
 import numpy as np
 from PIL import Image
 
-from evaluation.panels import caption, heading, image_tile, map_tile, panel, resample
+from alibi_dinov2.pictures.panels import caption, heading, image_tile, map_tile, panel, resample
 
 
 def test_panel_has_a_row_per_image_and_a_column_per_label():

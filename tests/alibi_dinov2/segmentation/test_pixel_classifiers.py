@@ -14,13 +14,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
 
-from evaluation.trainable_segmentation import pixel_classifiers
-from evaluation.trainable_segmentation.pixel_classifiers import CLASSIFIERS, fit_classifier, load_classifier
+from alibi_dinov2.segmentation import pixel_classifiers
+from alibi_dinov2.segmentation.pixel_classifiers import CLASSIFIERS, fit_classifier, load_classifier
 
 SAVABLE = ("xgboost", "logistic-regression")
 LOADING = """
 import sys, numpy as np
-from evaluation.trainable_segmentation.pixel_classifiers import load_classifier
+from alibi_dinov2.segmentation.pixel_classifiers import load_classifier
 name, folder = sys.argv[1:]
 features = np.load(f"{folder}/features.npy")
 np.save(f"{folder}/found.npy", load_classifier(name, folder).predict_proba(features))

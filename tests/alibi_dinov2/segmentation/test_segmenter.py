@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from evaluation.feature_cache import FeatureCache
-from evaluation.features import Removal, dense_features, load_backbone
-from evaluation.trainable_segmentation import deep_features, segmenter
-from evaluation.trainable_segmentation.classical_features import ClassicalFeatures
-from evaluation.trainable_segmentation.image_regions import ArrayImage
-from evaluation.trainable_segmentation.segmenter import TrainableSegmenter
+from alibi_dinov2.features import deep_features
+from alibi_dinov2.features.backbone import Removal, load_backbone
+from alibi_dinov2.features.classical_features import ClassicalFeatures
+from alibi_dinov2.features.dense_features import dense_features
+from alibi_dinov2.features.feature_cache import FeatureCache
+from alibi_dinov2.io.image_regions import ArrayImage
+from alibi_dinov2.segmentation import segmenter
+from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
 from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor
 
 REPOSITORY = Path(__file__).parents[3]
@@ -178,7 +180,7 @@ def test_a_fresh_process_predicts_the_same(hybrid, tmp_path, classifier):
     np.save(tmp_path / "image.npy", IMAGE)
     program = (
         "import sys, numpy as np\n"
-        "from evaluation.trainable_segmentation.segmenter import TrainableSegmenter\n"
+        "from alibi_dinov2.segmentation.segmenter import TrainableSegmenter\n"
         "found = TrainableSegmenter.load('saved')\n"
         "image = np.load('image.npy')\n"
         "np.savez('found.npz', mask=found.predict(image), probabilities=found.predict_proba(image))\n"

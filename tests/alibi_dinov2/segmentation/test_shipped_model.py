@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluation.features import load_backbone
-from evaluation.trainable_segmentation.segmenter import TrainableSegmenter
+from alibi_dinov2.features.backbone import load_backbone
+from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
 
 REPOSITORY = Path(__file__).parents[3]
 DATA = REPOSITORY / "data" / "biased_labels"

@@ -8,9 +8,9 @@ from sklearn.metrics import r2_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from evaluation.channel_probes import ChannelScores, channel_r2
-from evaluation.patch_sampling import SAMPLINGS, sample_repeatedly
-from evaluation.position_targets import RAMPS, ramp_targets
+from evaluation.position.channel_probes import ChannelScores, channel_r2
+from evaluation.position.patch_sampling import SAMPLINGS, sample_repeatedly
+from evaluation.position.position_targets import RAMPS, ramp_targets
 from tests.comparison import assert_close
 
 ROWS, COLUMNS = 24, 20

@@ -7,7 +7,8 @@ import torch
 from PIL import Image
 from transformers import Dinov2Config, Dinov2Model
 
-from evaluation.clusters import (
+from alibi_dinov2.features.backbone import Backbone, load_backbone
+from evaluation.position.clusters import (
     ImageClusters,
     cluster_image,
     cluster_map,
@@ -21,10 +22,9 @@ from evaluation.clusters import (
     measure,
     summarise,
 )
-from evaluation.features import Backbone, load_backbone
-from evaluation.miou import VOID, mean_iou
-from evaluation.noise import noise_images
-from evaluation.records import describe_images
+from evaluation.position.noise import noise_images
+from evaluation.report.records import describe_images
+from evaluation.semantics.miou import VOID, mean_iou
 from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor
 
 RANDOM = np.random.default_rng(0)

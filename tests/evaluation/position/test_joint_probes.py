@@ -4,8 +4,8 @@
 import numpy as np
 import pytest
 
-from evaluation.joint_probes import PROBES, predict, predict_ramps, r_squared
-from evaluation.position_targets import ramp_targets
+from evaluation.position.joint_probes import PROBES, predict, predict_ramps, r_squared
+from evaluation.position.position_targets import ramp_targets
 from tests.comparison import assert_close
 
 RANDOM = np.random.default_rng(0)

@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from evaluation.patch_sampling import SAMPLINGS, sample_patches, sample_repeatedly
+from evaluation.position.patch_sampling import SAMPLINGS, sample_patches, sample_repeatedly
 
 
 def draw(sampling: str, rows: int = 37, columns: int = 50, repeats: int = 5, seed: int = 0, **options):

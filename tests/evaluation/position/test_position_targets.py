@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from evaluation.position_targets import RAMPS, position_targets, ramp_targets
+from evaluation.position.position_targets import RAMPS, position_targets, ramp_targets
 
 
 def ramps(rows: int, columns: int, seed: int = 0) -> dict[str, np.ndarray]:

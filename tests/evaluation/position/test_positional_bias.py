@@ -9,15 +9,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.files import sha256_of
-from evaluation.channel_probes import channel_r2
-from evaluation.features import OUTPUT
-from evaluation.joint_probes import predict, r_squared
-from evaluation.patch_sampling import sample_repeatedly
-from evaluation.position_targets import position_targets, ramp_targets
-from evaluation.positional_bias import Settings, main, probe_features, resample, summarise, table, worst_channels
-from evaluation.positional_probe import probe_images
-from evaluation.positional_probe import summarise as summarise_probe
+from alibi_dinov2.features.dense_features import OUTPUT
+from alibi_dinov2.io.files import sha256_of
+from evaluation.position.channel_probes import channel_r2
+from evaluation.position.joint_probes import predict, r_squared
+from evaluation.position.patch_sampling import sample_repeatedly
+from evaluation.position.position_targets import position_targets, ramp_targets
+from evaluation.position.positional_bias import (
+    Settings,
+    main,
+    probe_features,
+    resample,
+    summarise,
+    table,
+    worst_channels,
+)
+from evaluation.position.positional_probe import probe_images
+from evaluation.position.positional_probe import summarise as summarise_probe
 from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor
 
 LAYERS = (2, OUTPUT)
@@ -148,7 +156,7 @@ def test_command_writes_record_archive_and_figures(tmp_path, run):
     assert record["task"] == "positional_bias"
     assert record["parameters"]["layers"] == [1, 2, 3, OUTPUT]
     assert record["parameters"]["ramps"] == ["radial", "x_y"]
-    assert record["command"][:3] == ["python", "-m", "evaluation.positional_bias"]
+    assert record["command"][:3] == ["python", "-m", "evaluation.position.positional_bias"]
     metrics = record["metrics"]
     assert f"{metrics['random/ridge/x_y/layer3/r2_held_out']:.2f}" in output
     archive = tmp_path / "results" / record["archive"]["file"]

@@ -4,9 +4,9 @@
 import numpy as np
 import pytest
 
-from evaluation.channel_probes import channel_scores, most_positional_channels
-from evaluation.patch_sampling import sample_patches
-from evaluation.positional_probe import (
+from evaluation.position.channel_probes import channel_scores, most_positional_channels
+from evaluation.position.patch_sampling import sample_patches
+from evaluation.position.positional_probe import (
     probe_images,
     probe_position,
     summarise,

@@ -9,14 +9,13 @@ import pytest
 import torch
 from transformers import BitImageProcessorPil
 
-from common.files import sha256_of
+from alibi_dinov2.features.backbone import load_backbone
+from alibi_dinov2.features.dense_features import OUTPUT, dense_features, patch_features
 from evaluation.arguments import common_parser, measured_backbone
-from evaluation.channel_probes import most_positional_channels
-from evaluation.denoising_vit import NAMES, load_denoising_head
-from evaluation.features import OUTPUT, dense_features, load_backbone, patch_features
-from evaluation.noise import noise_images
-from evaluation.position_targets import position_targets
-from evaluation.removals import (
+from evaluation.position.channel_probes import most_positional_channels
+from evaluation.position.noise import noise_images
+from evaluation.position.position_targets import position_targets
+from evaluation.removals.removals import (
     COUNTS,
     REMOVALS,
     average_flips_and_turns,
@@ -34,34 +33,10 @@ WIDTH, SIZE = 64, 56
 
 @pytest.fixture
 def backbone(tmp_path, tiny_teacher):
-    """A random DINOv2 with a position embedding, 64 channels wide: one head of the denoising block."""
+    """A random DINOv2 with a position embedding, 64 channels wide."""
     tiny_teacher(hidden_size=WIDTH, num_attention_heads=2).save_pretrained(tmp_path / "model")
     BitImageProcessorPil().save_pretrained(tmp_path / "model")
     return load_backbone(tmp_path / "model")
-
-
-@pytest.fixture
-def head_file(tmp_path):
-    """`head_file(change)`: a file with random tensors of exactly the released layout, after a change to them."""
-
-    def make(change=lambda tensors: None, width=WIDTH, side=37, entry="denoiser"):
-        generator = torch.Generator().manual_seed(0)
-        shapes = {"pos_embed": (1, side * side, width)}
-        for layer, outputs, inputs in (
-            ("attn.qkv", 3 * width, width),
-            ("attn.proj", width, width),
-            ("mlp.fc1", 4 * width, width),
-            ("mlp.fc2", width, 4 * width),
-        ):
-            shapes |= {f"denoiser.{layer}.weight": (outputs, inputs), f"denoiser.{layer}.bias": (outputs,)}
-        for norm in ("norm1", "norm2"):
-            shapes |= {f"denoiser.{norm}.weight": (width,), f"denoiser.{norm}.bias": (width,)}
-        tensors = {name: torch.randn(shape, generator=generator) * 0.3 for name, shape in shapes.items()}
-        change(tensors)
-        torch.save({entry: tensors, "optimizer": {"state": {}}, "step": 49999}, tmp_path / "head.pth")
-        return tmp_path / "head.pth"
-
-    return make
 
 
 def random_features(seed: int = 0, shape: tuple[int, ...] = (20, 28, 24)) -> np.ndarray:
@@ -187,111 +162,19 @@ def test_averaging_leaves_features_that_turn_with_the_image_alone():
     assert_close(found, pixels.movedim(1, -1), 1e-6, "float32")
 
 
-def slow_head(tensors: dict[str, torch.Tensor], features: torch.Tensor) -> torch.Tensor:
-    """The published block written out for one map `(h, w, D)` on its own grid, in double precision."""
-    tensors = {name: tensor.double() for name, tensor in tensors.items()}
-
-    def linear(name, values):
-        return values @ tensors[f"denoiser.{name}.weight"].T + tensors[f"denoiser.{name}.bias"]
-
-    def norm(name, values):
-        centred = values - values.mean(dim=-1, keepdim=True)
-        scaled = centred / (centred.pow(2).mean(dim=-1, keepdim=True) + 1e-6).sqrt()
-        return scaled * tensors[f"denoiser.{name}.weight"] + tensors[f"denoiser.{name}.bias"]
-
-    width = features.shape[-1]
-    tokens = features.double().reshape(-1, width) + tensors["pos_embed"][0]
-    query, key, value = linear("attn.qkv", norm("norm1", tokens)).split(width, dim=-1)
-    mixed = torch.zeros_like(tokens)
-    for start in range(0, width, 64):
-        part = slice(start, start + 64)
-        mixed[:, part] = torch.softmax(query[:, part] @ key[:, part].T / 8, dim=-1) @ value[:, part]
-    tokens = tokens + linear("attn.proj", mixed)
-    hidden = linear("mlp.fc1", norm("norm2", tokens))
-    hidden = hidden * 0.5 * (1 + torch.erf(hidden / 2**0.5))
-    return (tokens + linear("mlp.fc2", hidden)).reshape(features.shape)
-
-
-def test_denoising_head_equals_the_published_block(head_file):
-    path = head_file(width=128, side=6)
-    features = torch.randn(1, 6, 6, 128, generator=torch.Generator().manual_seed(1))
-    with torch.no_grad():
-        found = load_denoising_head(path, 128)(features)
-    expected = slow_head(torch.load(path, weights_only=True)["denoiser"], features[0])
-    assert_close(found[0], expected, 1e-3, "float32 against float64; features are about 10 large")
-
-
-def test_denoising_heads_positions_follow_the_grid(head_file):
-    head = load_denoising_head(head_file(), WIDTH)
-    assert head.positions((37, 37)) is head.pos_embed
-    rows = torch.arange(37.0)[:, None, None].expand(37, 37, WIDTH)
-    head.pos_embed.data = rows.reshape(1, -1, WIDTH)
-    small = head.positions((10, 20)).detach().unflatten(1, (10, 20))[0]
-    # Far from the border a resized ramp is a ramp: row r of 10 lies at 3.7·(r + ½) − ½.
-    assert_close(small[4, :, 0], torch.full((20,), 3.7 * 4.5 - 0.5), 1e-2, "a cubic kernel on a ramp of 0 to 36")
-
-
-def remove_bias(tensors):
-    del tensors["denoiser.norm1.bias"]
-
-
-def add_scale(tensors):
-    tensors["denoiser.ls1.gamma"] = torch.ones(WIDTH)
-
-
-def shorten(tensors):
-    tensors["denoiser.mlp.fc1.bias"] = torch.ones(3)
-
-
-def lose_square(tensors):
-    tensors["pos_embed"] = torch.ones(1, 37 * 36, WIDTH)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (remove_bias, r"denoiser\.norm1\.bias"),
-        (add_scale, r"denoiser\.ls1\.gamma"),
-        (shorten, r"denoiser\.mlp\.fc1\.bias \(3,\) instead of \(256,\)"),
-        (lose_square, r"pos_embed \(1, 1332, 64\) instead of"),
-        (lambda tensors: tensors.pop("pos_embed"), "pos_embed"),
-    ],
-)
-def test_head_of_another_layout_is_refused(head_file, change, message):
-    with pytest.raises(ValueError, match=message):
-        load_denoising_head(head_file(change), WIDTH)
-
-
-def test_wrong_files_of_heads_are_refused(head_file, tmp_path):
-    assert len(NAMES) == 13
-    with pytest.raises(ValueError, match="holds model, optimizer, step"):
-        load_denoising_head(head_file(entry="model"), WIDTH)
-    with pytest.raises(ValueError, match="instead of"):
-        load_denoising_head(head_file(), 2 * WIDTH)
-    with pytest.raises(ValueError, match="64 channels wide"):
-        load_denoising_head(head_file(), 48)
-    with pytest.raises(FileNotFoundError, match="missing"):
-        load_denoising_head(tmp_path / "missing.pth", WIDTH)
-    path = head_file()
-    path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(ValueError, match="truncated"):
-        load_denoising_head(path, WIDTH)
-
-
-def options_of(name: str, head_file) -> dict:
+def options_of(name: str) -> dict:
     return {
         "blank-channels": {"images": noise_images(2, SIZE), "count": 3},
         "flips-and-turns": {},
-        "dvt": {"weights": head_file()},
         "rasa": {"images": noise_images(2, SIZE), "count": 2},
         "blank-svd": {"count": 3},
     }[name]
 
 
 @pytest.mark.parametrize("name", REMOVALS)
-def test_every_removal_works_wherever_a_backbone_does(backbone, head_file, name):
+def test_every_removal_works_wherever_a_backbone_does(backbone, name):
     images = noise_images(2, 100, seed=3)
-    removal = fit_removal(name, backbone, SIZE, **options_of(name, head_file))
+    removal = fit_removal(name, backbone, SIZE, **options_of(name))
     cleaned = replace(backbone, removal=removal)
     plain, found = (np.stack(list(dense_features(one, images, SIZE))) for one in (backbone, cleaned))
     assert found.shape == plain.shape
@@ -339,7 +222,6 @@ def test_cost_is_measured_and_forwards_are_counted(backbone, name, forwards):
     [
         ("magic", {}, "choose from blank-channels"),
         ("rasa", {}, "rasa needs images"),
-        ("dvt", {}, "dvt needs weights"),
         ("blank-channels", {}, "needs images or channels"),
         ("blank-channels", {"channels": [1], "count": 2}, "either channels, or images"),
         ("flips-and-turns", {"count": 2}, "takes nothing, not count"),
@@ -358,14 +240,13 @@ def parse(backbone, *options):
     return common_parser("").parse_args(list(map(str, words)))
 
 
-def test_options_of_a_command_choose_the_removal(backbone, head_file, tmp_path):
+def test_options_of_a_command_choose_the_removal(backbone, tmp_path):
     assert measured_backbone(parse(backbone)).removal is None
-    path = head_file()
-    cleaned = measured_backbone(parse(backbone, "--removal", "dvt", "--removal-weights", path))
-    assert cleaned.name == "model + dvt"
+    cleaned = measured_backbone(parse(backbone, "--removal", "blank-channels", "--removal-channels", 3, 7))
+    assert cleaned.name == "model + blank-channels"
     facts = cleaned.removal.facts
     assert json.loads(json.dumps(facts)) == facts
-    assert facts["parameters"] == {"weights_sha256": sha256_of(path)}
+    assert facts["parameters"]["channels"] == [3, 7]
     assert facts["cost"].keys() == {"seconds_per_image", "relative_seconds"}
     (tmp_path / "images").mkdir()
     noise_images(1, 70)[0].save(tmp_path / "images" / "noise.png")
@@ -373,5 +254,5 @@ def test_options_of_a_command_choose_the_removal(backbone, head_file, tmp_path):
     assert measured_backbone(parse(backbone, *options)).removal.parameters["directions"] == 2
     with pytest.raises(ValueError, match="--removal-count needs --removal"):
         measured_backbone(parse(backbone, "--removal-count", 3))
-    with pytest.raises(ValueError, match="blank-svd takes count, not weights"):
-        measured_backbone(parse(backbone, "--removal", "blank-svd", "--removal-weights", path))
+    with pytest.raises(ValueError, match="blank-svd takes count, not channels"):
+        measured_backbone(parse(backbone, "--removal", "blank-svd", "--removal-channels", 3))

@@ -5,8 +5,8 @@ import hashlib
 import json
 from pathlib import Path
 
-from common.files import write_json
-from evaluation.records import LIBRARIES
+from alibi_dinov2.io.files import write_json
+from evaluation.report.records import LIBRARIES
 
 WEIGHTS = b"weights of the model"
 WEIGHTS_SHA256 = hashlib.sha256(WEIGHTS).hexdigest()

@@ -7,8 +7,8 @@ import pytest
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 
-from evaluation.card import HEADLINES, PUBLISHED, by_model, eval_results, render_card, results_table
-from tests.evaluation.example_records import WEIGHTS_SHA256, example_record
+from evaluation.report.card import HEADLINES, PUBLISHED, by_model, eval_results, render_card, results_table
+from tests.evaluation.report.example_records import WEIGHTS_SHA256, example_record
 
 PROVENANCE = {"summary": "A model for tests.", "weights": "Made up.", "license": "mit", "base_model": None}
 CONFIG = {
@@ -103,7 +103,7 @@ def test_records_of_several_seeds_give_their_mean_and_spread():
     assert [result.metric_value for result in eval_results(seeds)] == [0.51]
     text = card_of(seeds)
     assert "**±** is the standard deviation" in text
-    assert text.count("evaluation.linear_segmentation") == 3
+    assert text.count("evaluation.semantics.linear_segmentation") == 3
     assert "±" not in card_of([one])
 
 
@@ -202,7 +202,7 @@ def test_card_tells_how_to_make_each_number_again_and_what_it_was_made_of():
     text = card_of(
         [example_record(), example_record(data="my folder")], figures={"figures/pca.png": "Three components."}
     )
-    assert "python -m evaluation.positional_probe --model org/alibi --images micrographs\n" in text
+    assert "python -m evaluation.position.positional_probe --model org/alibi --images micrographs\n" in text
     assert "--images 'my folder'\n" in text
     assert "![Three components.](figures/pca.png)" in text
     assert WEIGHTS_SHA256 in text

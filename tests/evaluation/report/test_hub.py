@@ -6,9 +6,9 @@ import socket
 import huggingface_hub.constants
 import pytest
 
-from evaluation.hub import push_folder
-from tests.evaluation.example_records import contents
-from tests.evaluation.hub_stand_in import running_hub
+from evaluation.report.hub import push_folder
+from tests.evaluation.report.example_records import contents
+from tests.evaluation.report.hub_stand_in import running_hub
 
 REPOSITORY = "someone/alibi"
 

@@ -10,15 +10,15 @@ import pytest
 from huggingface_hub import ModelCard
 from PIL import Image
 
-from common.files import write_json
-from evaluation.publish import main, publish
-from tests.evaluation.example_records import contents, example_record, model_folder, without, write_records
-from tests.evaluation.hub_stand_in import running_hub
+from alibi_dinov2.io.files import write_json
+from evaluation.report.publish import main, publish
+from tests.evaluation.report.example_records import contents, example_record, model_folder, without, write_records
+from tests.evaluation.report.hub_stand_in import running_hub
 
 # Two pushes in one process: importing takes longer than all the rest.
 TWICE = """
 import sys
-from evaluation.publish import main
+from evaluation.report.publish import main
 for _ in range(2):
     try:
         main()

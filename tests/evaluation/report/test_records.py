@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from evaluation.arguments import command_line, common_parser
-from evaluation.records import read_record, read_records
-from tests.evaluation.example_records import example_record, without, write_records
+from evaluation.report.records import read_record, read_records
+from tests.evaluation.report.example_records import example_record, without, write_records
 
 
 def test_records_come_from_files_and_folders_in_the_order_of_their_names(tmp_path):

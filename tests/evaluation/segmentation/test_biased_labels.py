@@ -12,8 +12,13 @@ from scipy import ndimage
 from sklearn.metrics import cohen_kappa_score
 from transformers import Dinov2Config, Dinov2Model
 
-from evaluation import biased_labels
-from evaluation.biased_labels import (
+from alibi_dinov2.features.backbone import load_backbone
+from alibi_dinov2.pictures.colours import class_colours
+from evaluation.position.clusters import count_conflicts
+from evaluation.report.card import by_model, results_table
+from evaluation.report.records import read_record
+from evaluation.segmentation import biased_labels
+from evaluation.segmentation.biased_labels import (
     FILTERS,
     describe_prediction,
     explained_by_position,
@@ -22,11 +27,6 @@ from evaluation.biased_labels import (
     roll_conflicts,
     segment,
 )
-from evaluation.card import by_model, results_table
-from evaluation.clusters import count_conflicts
-from evaluation.features import load_backbone
-from evaluation.records import read_record
-from evaluation.trainable_segmentation.overlays import class_colours
 from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor
 
 SHIPPED = Path(__file__).parents[2] / "data" / "biased_labels"

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluation import few_labels
-from evaluation.card import by_model, headlines, results_table
-from evaluation.features import load_backbone
-from evaluation.few_labels import Drawing, curve_figure, curve_table, measure, mious, summarise
-from evaluation.miou import confusion_matrix, iou_per_class, mean_iou
-from evaluation.records import read_record
-from evaluation.segmentation_data import Labels, open_data
-from evaluation.trainable_segmentation.scribbles import stroke_rounds
-from evaluation.trainable_segmentation.segmenter import TrainableSegmenter
+from alibi_dinov2.features.backbone import load_backbone
+from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
+from evaluation.report.card import by_model, headlines, results_table
+from evaluation.report.records import read_record
+from evaluation.segmentation import few_labels
+from evaluation.segmentation.few_labels import Drawing, curve_figure, curve_table, measure, mious, summarise
+from evaluation.segmentation.scribbles import stroke_rounds
+from evaluation.semantics.miou import confusion_matrix, iou_per_class, mean_iou
+from evaluation.semantics.segmentation_data import Labels, open_data
 from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor
 
 NAMES = ("train_a", "train_b", "test_a", "test_b")
@@ -187,7 +187,7 @@ def test_command_writes_records_a_figure_and_a_table(tmp_path, data_folder, mode
     record = read_record(path)
     assert path.name == f"trainable_segmentation-{data_folder.name}-tiny.json"
     assert f"{record['metrics']['miou_first']:.3f}" in capsys.readouterr().out
-    assert record["command"][:3] == ["python", "-m", "evaluation.few_labels"]
+    assert record["command"][:3] == ["python", "-m", "evaluation.segmentation.few_labels"]
     assert "mIoU of trainable segmentation, first round" in results_table(by_model([record]))
     with Image.open(tmp_path / "curve.png") as figure:
         assert figure.format == "PNG"

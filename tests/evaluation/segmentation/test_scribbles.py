@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from evaluation.miou import VOID
-from evaluation.trainable_segmentation.scribbles import add_strokes, stroke, stroke_rounds
+from evaluation.segmentation.scribbles import add_strokes, stroke, stroke_rounds
+from evaluation.semantics.miou import VOID
 
 CORNERS = np.ones((3, 3), dtype=bool)
 

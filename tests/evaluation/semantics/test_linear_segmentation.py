@@ -15,10 +15,11 @@ from PIL import Image
 from safetensors import safe_open
 from torch import nn
 
-from evaluation import linear_segmentation
-from evaluation.feature_cache import FeatureCache
-from evaluation.features import Backbone, load_backbone, preprocess
-from evaluation.linear_segmentation import (
+from alibi_dinov2.features.backbone import Backbone, load_backbone, preprocess
+from alibi_dinov2.features.feature_cache import FeatureCache
+from evaluation.position.noise import noise_images
+from evaluation.semantics import linear_segmentation
+from evaluation.semantics.linear_segmentation import (
     TRANSFORMS,
     TrainingSamples,
     extract,
@@ -28,11 +29,10 @@ from evaluation.linear_segmentation import (
     transform_pixels,
     transformed_features,
 )
-from evaluation.miou import VOID, confusion_matrix
-from evaluation.noise import noise_images
-from evaluation.segmentation_data import Labels, open_data
-from evaluation.segmentation_head import HeadSettings, LinearHead, predict, train_head, train_step
-from evaluation.segmentation_panel import palette, segmentation_panel
+from evaluation.semantics.miou import VOID, confusion_matrix
+from evaluation.semantics.segmentation_data import Labels, open_data
+from evaluation.semantics.segmentation_head import HeadSettings, LinearHead, predict, train_head, train_step
+from evaluation.semantics.segmentation_panel import class_colours, segmentation_panel
 from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor
 
 
@@ -118,7 +118,7 @@ def test_killed_training_goes_on_to_the_same_head(tmp_path):
 import time
 from pathlib import Path
 import numpy as np
-from evaluation.segmentation_head import HeadSettings, train_head
+from evaluation.semantics.segmentation_head import HeadSettings, train_head
 {inspect.getsource(samples)}
 class Slow(list):
     def __getitem__(self, index):
@@ -356,7 +356,7 @@ def test_wrong_input_ends_with_a_message(tmp_path, data_folder, model_folder, ti
 
 
 def test_colours_are_those_of_voc():
-    colours = palette()
+    colours = class_colours()
     assert [tuple(colours[label]) for label in (0, 1, 2, 15, 20, 255)] == [
         *((0, 0, 0), (128, 0, 0), (0, 128, 0), (192, 128, 128), (0, 64, 128), (224, 224, 192))
     ]
@@ -370,7 +370,7 @@ def test_panel_shows_image_truth_and_prediction():
     panel = segmentation_panel([image], [truth], [prediction], ["a", "b", "c"])
     width = 345
     row = [panel.getpixel((x, 150)) for x in (20, width + 26, width + 306, 2 * width + 32, 2 * width + 312)]
-    void = tuple(palette()[VOID])
+    void = tuple(class_colours()[VOID])
     assert row == [(10, 20, 30), (128, 0, 0), void, (0, 128, 0), void]
     # The legend has the two classes that are to be seen.
     below = np.asarray(panel)[24 + 6 + 259 + 6 :].reshape(-1, 3)

@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from evaluation.miou import VOID, confusion_matrix, iou_per_class, mean_iou, pixel_accuracy
+from evaluation.semantics.miou import VOID, confusion_matrix, iou_per_class, mean_iou, pixel_accuracy
 
 
 def random_labels(num_classes: int, void: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -8,8 +8,8 @@ import pytest
 from datasets import Dataset
 from PIL import Image
 
-from evaluation.miou import VOID
-from evaluation.segmentation_data import VOC_NAMES, Labels, describe, folder_samples, open_data, read_mask
+from evaluation.semantics.miou import VOID
+from evaluation.semantics.segmentation_data import VOC_NAMES, Labels, describe, folder_samples, open_data, read_mask
 
 RANDOM = np.random.default_rng(0)
 IMAGES = [Image.fromarray(RANDOM.integers(0, 256, (20 + n, 30, 3), dtype=np.uint8)) for n in range(4)]
