@@ -75,7 +75,7 @@ $(DEMO)/pca.png: $(DEMO)/teacher/config.json
 $(DEMO)/biased-labels.png: $(DEMO)/teacher/config.json
 	$(BIN)/python -m evaluation.segmentation.biased_labels --models $(DEMO)/teacher $(MODEL) --names DINOv2 ALiBi \
 		--image data/biased_labels/nickel_on_substrate.png --labels data/biased_labels/nickel_on_substrate_labels.png \
-		--class-names nickel substrate --output-folder $(DEMO)/segmentation --figure $@
+		--output-folder $(DEMO)/segmentation --figure $@
 
 clean-demo:
 	rm -rf $(DEMO)
