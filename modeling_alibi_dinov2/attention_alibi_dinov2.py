@@ -198,17 +198,17 @@ def merge_masks(bias: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         return bias.masked_fill(~mask, torch.finfo(bias.dtype).min)
     if not mask.is_floating_point():
         raise ValueError(
-            f"A mask of {mask.ndim} dimensions has dtype {mask.dtype}; it must be boolean (`False` is masked) or floating "
-            "(added to the scores). Convert it with `mask.bool()`, or pass one of shape (batch, tokens)."
+            f"A mask of {mask.ndim} dimensions has dtype {mask.dtype}; it must be boolean (`False` is masked) or "
+            "floating (added to the scores). Convert it with `mask.bool()`, or pass one of shape (batch, tokens)."
         )
-    return bias + mask_as(mask, bias.dtype)
+    return bias + convert_mask(mask, bias.dtype)
 
 
-def mask_as(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """A floating mask in the dtype that the attention kernels need, its lowest values finite; all else as it is."""
-    if not isinstance(mask, torch.Tensor) or not mask.is_floating_point() or mask.dtype == dtype:
+def convert_mask(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """An additive mask in the dtype that the attention kernels need, which is that of the queries; a boolean as it is."""
+    if mask.dtype in (dtype, torch.bool):
         return mask
-    return mask.clamp(min=torch.finfo(dtype).min).to(dtype)
+    return mask.clamp(min=torch.finfo(dtype).min).to(dtype)  # -inf for all keys of a query would give NaN
 
 
 AttentionInterface.register(BLOCKWISE, alibi_blockwise_attention_forward)

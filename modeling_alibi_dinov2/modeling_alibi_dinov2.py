@@ -28,92 +28,13 @@ from .attention_alibi_dinov2 import (
     ATTENTION_IMPLEMENTATIONS,
     BLOCKWISE,
     config_distances,
+    convert_mask,
     fixed_bias,
     layer_slopes,
-    mask_as,
     merge_masks,
 )
 from .configuration_alibi_dinov2 import Dinov2AlibiConfig
-
-
-class Dinov2AlibiEmbeddings(nn.Module):
-    """Pixels to tokens: [CLS], the registers, then one token per patch in row-major order; no position embedding."""
-
-    def __init__(self, config: Dinov2AlibiConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
-        self.mask_token = nn.Parameter(torch.zeros(1, config.hidden_size))
-        self.register_tokens = nn.Parameter(torch.zeros(1, config.num_register_tokens, config.hidden_size))
-        self.patch_embeddings = Dinov2AlibiPatchEmbeddings(config)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-
-    def forward(self, pixel_values: torch.Tensor, bool_masked_pos: torch.Tensor | None = None) -> torch.Tensor:
-        """`(B, 3, H, W)` -> `(B, prefix + h·w, hidden_size)`; `bool_masked_pos`, `(B, h·w)`, marks hidden patches."""
-        patches = self.patch_embeddings(pixel_values)
-        if bool_masked_pos is not None:
-            patches = torch.where(bool_masked_pos.unsqueeze(-1), self.mask_token.to(patches.dtype), patches)
-        batch_size = patches.shape[0]
-        prefix = torch.cat([self.cls_token, self.register_tokens], dim=1).expand(batch_size, -1, -1)
-        return self.dropout(torch.cat([prefix.to(patches.dtype), patches], dim=1))
-
-
-class Dinov2AlibiPatchEmbeddings(nn.Module):
-    """Patches of `patch_size` pixels, `patch_stride` pixels apart, projected to tokens."""
-
-    def __init__(self, config: Dinov2AlibiConfig) -> None:
-        super().__init__()
-        self.num_channels = config.num_channels
-        self.patch_shape, self.stride_shape = config.patch_shape, config.stride_shape
-        self.projection = nn.Conv2d(
-            config.num_channels, config.hidden_size, kernel_size=config.patch_shape, stride=config.stride_shape
-        )
-
-    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """`(B, 3, H, W)`, of any floating dtype, -> `(B, h·w, hidden_size)` in the dtype of the weights.
-
-        Raises:
-            ValueError: the pixels are on another device than the weights.
-        """
-        weight = self.projection.weight
-        # Weights that Accelerate has offloaded are on "meta" until the projection runs; its hooks move the pixels.
-        if pixel_values.device != weight.device and weight.device.type != "meta":
-            raise ValueError(
-                f"`pixel_values` is on {pixel_values.device}, the model on {weight.device}. Move one of them: "
-                "`pixel_values.to(model.device)`."
-            )
-        return self.projection(pixel_values.to(weight.dtype)).flatten(2).transpose(1, 2)
-
-    def grid_size(self, pixel_values: torch.Tensor) -> GridSize:
-        """Rows and columns of patches, from shapes alone: the weights may be elsewhere, or in pieces, at this moment.
-
-        Raises:
-            ValueError: the pixels are not `(B, num_channels, H, W)`, floating, with sides that are multiples of the
-                patch size.
-        """
-        if pixel_values.ndim != 4 or pixel_values.shape[1] != self.num_channels:
-            raise ValueError(
-                f"`pixel_values` has shape {tuple(pixel_values.shape)}; it must be (batch, {self.num_channels} "
-                "channels, height, width). The image processor converts greyscale, RGBA and palette images."
-            )
-        if not pixel_values.is_floating_point():
-            raise ValueError(
-                f"`pixel_values` has dtype {pixel_values.dtype}; it must be floating and normalised. Pass images "
-                "through the image processor, which rescales and normalises them."
-            )
-        grid = []
-        for name, side, patch, stride in zip(
-            ("height", "width"), pixel_values.shape[-2:], self.patch_shape, self.stride_shape, strict=True
-        ):
-            if side < patch or side % patch:
-                smaller = max(side // patch, 1) * patch
-                raise ValueError(
-                    f"`pixel_values` has {name} {side}; it must be a multiple of the patch size, {patch} pixels. "
-                    f"Resize, crop or pad it to {smaller} or {smaller + patch}, or use the model's image processor, "
-                    "which does."
-                )
-            grid.append((side - patch) // stride + 1)
-        return grid[0], grid[1]
+from .embeddings_alibi_dinov2 import Dinov2AlibiEmbeddings
 
 
 class Dinov2AlibiAttention(Dinov2WithRegistersAttention):
@@ -148,7 +69,8 @@ class Dinov2AlibiAttention(Dinov2WithRegistersAttention):
             bias = distances_to_bias(distances, layer_slopes(self, query.device)).to(query.dtype)
             attention_mask = merge_masks(bias, attention_mask)
         # Where layer norms are kept in another precision than the projections, so is what the encoder has added up.
-        attention_mask = mask_as(attention_mask, query.dtype)
+        if isinstance(attention_mask, torch.Tensor):
+            attention_mask = convert_mask(attention_mask, query.dtype)
 
         attend = ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         output, weights = attend(
@@ -265,8 +187,8 @@ class Dinov2AlibiModel(Dinov2AlibiPreTrainedModel, Dinov2WithRegistersModel):
 class Dinov2AlibiForImageClassification(Dinov2AlibiPreTrainedModel, Dinov2WithRegistersForImageClassification):
     """A linear layer on the [CLS] token beside the mean patch token; `forward` as in the stock class.
 
-    `labels`, of any integer dtype, are `(B,)` classes, or `(B, num_labels)` marks of several classes; with one label, or
-    `problem_type="regression"`, they are values.
+    `labels`, of any integer dtype, are `(B,)` classes, or `(B, num_labels)` marks of several classes; with one label,
+    or `problem_type="regression"`, they are values.
     """
 
     def __init__(self, config: Dinov2AlibiConfig) -> None:
@@ -335,8 +257,8 @@ class Dinov2AlibiForSemanticSegmentation(Dinov2AlibiPreTrainedModel):
             labels = class_indices(labels)
             if self.config.num_labels < 2:
                 raise ValueError(
-                    f"`num_labels` is {self.config.num_labels}; there is nothing to learn unless there are 2 classes or "
-                    "more, of which one may be the background."
+                    f"`num_labels` is {self.config.num_labels}; there is nothing to learn unless there are 2 classes "
+                    "or more, of which one may be the background."
                 )
             if labels.ndim != 3 or labels.shape[-2:] != size:
                 raise ValueError(
@@ -418,8 +340,8 @@ def share_of_batch(
 ) -> torch.Tensor:
     """The part that these labels have in the mean loss of a batch that comes in several pieces.
 
-    `Trainer` accumulates gradients by adding up the losses of the pieces, and tells each piece how many labels there are
-    in all, as `num_items_in_batch`; -100 does not count. Without that number the mean is returned as it is.
+    `Trainer` accumulates gradients by adding up the losses of the pieces, and tells each piece how many labels there
+    are in all, as `num_items_in_batch`; -100 does not count. Without that number the mean is returned as it is.
     """
     if num_items_in_batch is None:
         return mean_loss
