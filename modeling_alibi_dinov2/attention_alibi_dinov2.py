@@ -205,7 +205,7 @@ def merge_masks(bias: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
 
 
 def convert_mask(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """An additive mask in the dtype that the attention kernels need, which is that of the queries; a boolean as it is."""
+    """An additive mask in the dtype that the attention kernels need, that of the queries; a boolean as it is."""
     if mask.dtype in (dtype, torch.bool):
         return mask
     return mask.clamp(min=torch.finfo(dtype).min).to(dtype)  # -inf for all keys of a query would give NaN
