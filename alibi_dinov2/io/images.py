@@ -5,7 +5,7 @@ import io
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from threading import Lock
@@ -51,8 +51,12 @@ BYTES_PER_PIXEL = 12  # while an image is read: as Pillow has it, as arrays and 
 PILLOW_LIMIT = Lock()
 
 
-def find_images(folder: str | Path) -> list[Path]:
-    """The images of a folder and its subfolders, sorted by path; hidden files and those in hidden folders are none.
+def find_images(folder: str | Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:
+    """The images of a folder and its subfolders, sorted by path, but for hidden ones such as macOS's `._image.png`.
+
+    Args:
+        folder: whose own name may begin with a dot.
+        suffixes: of the files that are wanted, in lower case.
 
     Raises:
         FileNotFoundError: there is no such folder, or no image in it.
@@ -60,10 +64,10 @@ def find_images(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder; give a folder with images.")
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in suffixes)
     paths = sorted(path for path in found if not is_hidden(path.relative_to(folder)) and path.is_file())
     if not paths:
-        raise FileNotFoundError(f"{folder} contains no image; images end in {', '.join(IMAGE_SUFFIXES)}.")
+        raise FileNotFoundError(f"{folder} contains no image; images end in {', '.join(suffixes)}.")
     return paths
 
 

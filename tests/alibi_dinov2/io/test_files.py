@@ -115,7 +115,7 @@ def test_checksum(tmp_path):
 KILLED_WHILE_REPLACING = """
 import os, shutil, signal, sys
 from pathlib import Path
-from common import files
+from alibi_dinov2.io import files
 
 path, calls, exchanging = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "True"
 left = [calls]
