@@ -65,7 +65,7 @@ def test_weights_offloaded_by_accelerate(model, pixels, tmp_path, where):
 def test_a_device_map_with_a_disk(model, pixels, tmp_path, embeddings):
     model.save_pretrained(tmp_path)
     names = [name for name, _ in model.named_children()]
-    device_map = {name: "disk" for name in names} | {names[0]: embeddings}
+    device_map = dict.fromkeys(names, "disk") | {names[0]: embeddings}
     loaded = type(model).from_pretrained(tmp_path, device_map=device_map, offload_folder=tmp_path / "weights")
     with torch.no_grad():
         assert_close(first_tensor(loaded(pixels)), first_tensor(model(pixels)), 0.0, SAME_WEIGHTS)
