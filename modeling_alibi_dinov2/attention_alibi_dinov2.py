@@ -187,27 +187,26 @@ def mask_rows(mask: torch.Tensor, rows: slice) -> torch.Tensor:
 
 
 def merge_masks(bias: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """Add a caller's mask, boolean (`False` is masked) or additive, to the bias, in its dtype; shapes broadcast.
+    """Add a caller's mask, see `convert_mask`, to the bias, in its dtype; shapes broadcast."""
+    if mask is None:
+        return bias
+    mask = convert_mask(mask, bias.dtype)
+    return bias.masked_fill(~mask, torch.finfo(bias.dtype).min) if mask.dtype == torch.bool else bias + mask
+
+
+def convert_mask(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A boolean mask (`False` is masked) as it is, an additive one in the dtype of the queries, which kernels need.
 
     Raises:
         ValueError: the mask holds integers, which could mean either.
     """
-    if mask is None:
-        return bias
-    if mask.dtype == torch.bool:
-        return bias.masked_fill(~mask, torch.finfo(bias.dtype).min)
+    if mask.dtype in (dtype, torch.bool):
+        return mask
     if not mask.is_floating_point():
         raise ValueError(
             f"A mask of {mask.ndim} dimensions has dtype {mask.dtype}; it must be boolean (`False` is masked) or "
             "floating (added to the scores). Convert it with `mask.bool()`, or pass one of shape (batch, tokens)."
         )
-    return bias + convert_mask(mask, bias.dtype)
-
-
-def convert_mask(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """An additive mask in the dtype that the attention kernels need, that of the queries; a boolean as it is."""
-    if mask.dtype in (dtype, torch.bool):
-        return mask
     return mask.clamp(min=torch.finfo(dtype).min).to(dtype)  # -inf for all keys of a query would give NaN
 
 

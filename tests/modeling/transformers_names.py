@@ -4,7 +4,7 @@
 from transformers import PreTrainedModel
 
 
-def enable_checkpointing(model: PreTrainedModel, **kwargs) -> None:
-    """Gradient checkpointing, which 5.24 calls activation checkpointing."""
+def enable_checkpointing(model: PreTrainedModel, *options: dict) -> None:
+    """Gradient checkpointing, with its options if there are any; newer releases call it activation checkpointing."""
     name = "activation_checkpointing_enable"
-    getattr(model, name if hasattr(model, name) else "gradient_checkpointing_enable")(**kwargs)
+    getattr(model, name if hasattr(model, name) else "gradient_checkpointing_enable")(*options)
