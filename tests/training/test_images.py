@@ -14,8 +14,9 @@ from torch.utils.data import DataLoader
 from training.configuration import Stage
 from training.crops import CropRule, StreamedCrops, collate
 from training.distill import distill
-from training.images import StreamedRows, decode, load_images, split_images
+from training.images import decode, load_images, split_images
 from training.journal import read_metrics
+from training.stream import StreamedRows
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def table(tmp_path, image_folder):
 
 
 def batches(images, start, stop, workers=0):
-    rows = StreamedRows(images, start, stop, seed=0, buffer=4)
+    rows = StreamedRows(images, start, stop, seed=0, block=4)
     crops = StreamedCrops(28, 0, CropRule(flip=True))
     return list(DataLoader(crops, 4, sampler=rows, num_workers=workers, collate_fn=collate))
 
@@ -48,8 +49,7 @@ def test_stream_goes_on_where_it_was_and_workers_change_nothing(kind, image_fold
 def test_each_pass_over_a_stream_sees_every_image_once_in_an_order_of_its_own(image_folder):
     images = load_images(str(image_folder), streaming=True)
     passes = [
-        [row["image"]["path"] for _, row in StreamedRows(images, first, first + 8, seed=0, buffer=4)]
-        for first in (0, 8)
+        [row["image"]["path"] for _, row in StreamedRows(images, first, first + 8, seed=0, block=4)] for first in (0, 8)
     ]
     assert sorted(passes[0]) == sorted(passes[1]) == sorted(str(path) for path in image_folder.iterdir())
     assert passes[0] != passes[1]
@@ -77,8 +77,10 @@ def test_unreadable_image_of_a_stream_gives_way_to_the_crop_before(image_folder)
     for batch in found:
         crops = {crop.numpy().tobytes() for crop in batch["pixels"]}
         assert len(crops) == 4 - len(batch["unreadable"])
-    with pytest.raises(ValueError, match="None of the 1 images of a batch can be read; the first: broken"):
-        collate([{"unreadable": ["broken"]}])
+    with pytest.raises(
+        ValueError, match=r"None of the 1 images of a batch can be trained on\. 1 .*; the first: broken"
+    ):
+        collate([{"unreadable": ["broken"], "held_out": []}])
 
 
 def test_validation_images_are_not_trained_on(image_folder):
