@@ -3,7 +3,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,8 @@ class Removal:
 class Backbone:
     """A model, its image processor, the Hub id or folder they came from, and what is done to its features, if so."""
 
-    model: PreTrainedModel
-    processor: BaseImageProcessor
+    model: PreTrainedModel = field(repr=False)
+    processor: BaseImageProcessor = field(repr=False)
     source: str
     name: str
     removal: Removal | None = None
