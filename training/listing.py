@@ -43,19 +43,18 @@ def require_same_images(saved: Mapping[str, list[str]], found: Mapping[str, list
     Args:
         saved, found: lines of `list_images` by where the images come from; what only one of them has is not compared.
     """
-    for source in saved.keys() & found.keys():
-        if saved[source] == found[source]:
-            continue
-        known, there = set(saved[source]), set(found[source])
-        added = [line for line in found[source] if line not in known]
-        removed = [line for line in saved[source] if line not in there]
-        changes = [
-            f"{len(lines)} {what} ({'; '.join(lines[:SHOWN])}{'; …' if len(lines) > SHOWN else ''})"
-            for what, lines in (("new", added), ("gone", removed))
-            if lines
-        ]
-        raise ValueError(
-            f"The images of {source} are not those that the run began with: {', '.join(changes) or 'another order'}. "
-            "Which of them are kept for validation, and which crop comes when, depends on all of them. Put the old "
-            "ones back to resume, or start a new run in another folder."
-        )
+    differing = [source for source in saved if source in found and saved[source] != found[source]]
+    if not differing:
+        return
+    # Over all sources: an image that is now trained on and was validated on is neither new nor gone.
+    before, now = ({line for source in saved if source in found for line in of[source]} for of in (saved, found))
+    changes = [
+        f"{len(lines)} {what} ({'; '.join(lines[:SHOWN])}{'; …' if len(lines) > SHOWN else ''})"
+        for what, lines in (("new", sorted(now - before)), ("gone", sorted(before - now)))
+        if lines
+    ]
+    raise ValueError(
+        f"The images of {' and '.join(differing)} are not those that the run began with: "
+        f"{', '.join(changes) or 'another order'}. Which of them are kept for validation, and which crop comes when, "
+        "depends on all of them. Put the old ones back to resume, or start a new run in another folder."
+    )
