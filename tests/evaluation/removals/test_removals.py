@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from evaluation.removals.removals.removals import (
+from evaluation.removals.removals.removals.removals import (
     COUNTS,
     REMOVALS,
     average_flips_and_turns,
