@@ -19,10 +19,10 @@ from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor
 
 @dataclass(frozen=True)
 class Removal:
-    """Something that is done about positional bias on top of a backbone; see `evaluation.removals.removals.removals.removals`.
+    """Something that is done about positional bias on top of a backbone; see `evaluation.removals.removals`.
 
     Attributes:
-        name: one of `evaluation.removals.removals.removals.removals.REMOVALS`.
+        name: one of `evaluation.removals.removals.REMOVALS`.
         parameters: all that it depends on, as JSON values.
         forwards: passes of the backbone per image.
         apply: from a function, pixels `(B, 3, H, W)` -> the backbone's own features `(B, h, w, D)`, and pixels, to

@@ -122,7 +122,7 @@ def open_pages(path: Path) -> Pages:
 class ImageFile:
     """An image or a stack in a file; a context manager.
 
-    A region has the values that it has in the whole image read by `alibi_dinov2.io.images`, since what decides how values
+    A region has the values that it has in the whole image read by `io.images`, since what decides how values
     become 8-bit is found once for the whole file. Images of 8 or 16 bits need no such pass over the file.
 
     Args:

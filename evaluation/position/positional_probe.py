@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How much of a patch's place its features tell: the paper's joint x/y ridge probe (arXiv 2603.16840, section 3).
 
-    python -m evaluation.position.positional_probe --model teacher --images data/micrographs --output results/micrographs.json
+    python -m evaluation.position.positional_probe --model teacher --images data/micrographs --output micrographs.json
     python -m evaluation.position.positional_probe --model teacher --noise 4 --output results/noise.json
 
 Two R² are reported: over all patches, those the probe was fitted on included, as published; and over the others only.

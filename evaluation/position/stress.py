@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Features of inputs without content, and under noise in ALiBi's distances (figure S10 of arXiv 2603.16840).
 
-    python -m evaluation.position.stress --models teacher student --images micrograph.png --jitter 0.1 1 --output stress.png
+    python -m evaluation.position.stress --models teacher student --images image.png --jitter 0.1 1 --output stress.png
 
 A row each for a tensor of zeros, a grid of dots, uniform noise and every image: its principal components, and under
 them the spread of the features, the root mean square distance from their mean over their root mean square length. What

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Result records -> model card, and on demand the model's folder to the Hub.
 
-    python -m evaluation.report.publish model_cards/alibi-dinov2-small --records results/alibi --compare results/teacher \\
-        --figures figures --examples data/micrographs
+    python -m evaluation.report.publish model_cards/alibi-dinov2-small --records results/alibi \\
+        --compare results/teacher --figures figures --examples data/micrographs
     python -m evaluation.report.publish model_cards/alibi-dinov2-small --push NAMESPACE/alibi-dinov2-small
 
 The folder is a model's, as `training.export` makes it. Records, comparisons and pictures are copied into it
@@ -136,7 +136,7 @@ def named(records: dict[Path, dict[str, Any]], prefix: bool = False) -> dict[str
 def require_records_of(records: dict[str, tuple[Path, dict[str, Any]]], weights_sha256: str) -> None:
     """Raise a `ValueError` that names the file unless all records are of these weights and of one model.
 
-    A removal of positional bias (`evaluation.removals.removals.removals.removals`) makes another model of the same weights.
+    A removal of positional bias (`evaluation.removals.removals`) makes another model of the same weights.
     """
     known: set[tuple[str, str | None]] = set()
     for path, record in records.values():

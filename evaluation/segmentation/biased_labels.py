@@ -11,8 +11,8 @@ there are the following figures; in a record their names begin with `deep/`, `co
 
     position_explains     of the pixels where place and content disagree when the image is rolled by half its height,
                           half its width and both, the fraction that keeps the class of the place; and
-    content_explains      that keeps the class of the content (as in evaluation.position.clusters). Of two classes they add up
-                          to 1
+    content_explains      that keeps the class of the content (as in evaluation.position.clusters). Of two classes they
+                          add up to 1
     position_d2           fraction of the deviance of the prediction that x, y, their squares and their product explain
                           in logistic regression, on blocks of the image that were held out; 0 is none, 1 all, below 0
                           worse than the class fractions

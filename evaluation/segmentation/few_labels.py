@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How good a segmentation a few strokes give, round by round (arXiv 2603.16840, section S8.3 and figure S16).
 
-    python -m evaluation.segmentation.few_labels --data superalloy --models teacher nope alibi --names DINOv2 NoPE ALiBi \\
-        --train-images spot3_0d_3 spot4_0d_3 spot5_0d_0 spot6_0d_2 spot7_0d_5 --classes 0 1 2 \\
+    python -m evaluation.segmentation.few_labels --data superalloy --models teacher nope alibi \\
+        --names DINOv2 NoPE ALiBi --train-images spot3_0d_3 spot4_0d_3 spot5_0d_0 spot6_0d_2 spot7_0d_5 --classes 0 1 2 \\
         --output-folder records --figure curves.png
 
 In every round a simulated user draws one stroke per class on each training image (`trainable_segmentation.scribbles`).
@@ -32,6 +32,7 @@ from alibi_dinov2.features.feature_cache import FeatureCache
 from alibi_dinov2.io.files import write_json
 from alibi_dinov2.pictures.colours import OKABE_ITO
 from alibi_dinov2.segmentation.pixel_classifiers import PixelClassifier, fit_classifier
+from alibi_dinov2.segmentation.saved_segmenter import library_versions
 from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
 from evaluation.figures import named_backbones
 from evaluation.position.positional_figures import save_figure, subplots
@@ -39,7 +40,6 @@ from evaluation.report.records import Stopwatch, make_record
 from evaluation.segmentation.comparison import (
     CLASSICAL,
     comparison_parser,
-    library_versions,
     run_comparison,
     segmenter_settings,
     with_versions,

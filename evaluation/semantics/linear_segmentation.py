@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What frozen features know of classes: mIoU of a linear head (arXiv 2603.16840, tables S2 and S3).
 
-    python -m evaluation.semantics.linear_segmentation --model student --data VOCdevkit/VOC2012 --output results/voc12.json
-    python -m evaluation.semantics.linear_segmentation --model student --data animals --classes 0 8 10 12 --others-void \\
-        --output results/animals.json --robustness --panel animals.png --save-head segmenter
+    python -m evaluation.semantics.linear_segmentation --model student --data VOC2012 --output results/voc12.json
+    python -m evaluation.semantics.linear_segmentation --model student --data animals --classes 0 8 10 12 \\
+        --others-void --output results/animals.json --robustness --panel animals.png --save-head segmenter
 
 Every image goes through the backbone once, and its features are kept (`--cache`). A run that was stopped goes on where
 it was. mIoU is over all pixels of all validation images, at the size of their masks. With `--robustness` the images are

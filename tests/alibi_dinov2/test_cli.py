@@ -19,6 +19,7 @@ from alibi_dinov2 import cli as segment
 from alibi_dinov2.io.image_files import open_image
 from alibi_dinov2.pictures.colours import class_colours
 from alibi_dinov2.pictures.overlays import outlines, overlay
+from alibi_dinov2.segmentation import prediction
 from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
 from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor
 
@@ -190,8 +191,8 @@ def test_killed_prediction_goes_on_to_the_same_pixels(folder, fit, predict, monk
     assert 1 <= len(done) < 9
     written = []
     with monkeypatch.context() as patch:
-        write = segment.TiledPrediction.write
-        patch.setattr(segment.TiledPrediction, "write", lambda *block: (written.append(block[1:3]), write(*block)))
+        write = prediction.TiledPrediction.write
+        patch.setattr(prediction.TiledPrediction, "write", lambda *block: (written.append(block[1:3]), write(*block)))
         assert predict(images="large")[0] == 0
     assert len(written) == 9 - len(done), "what was done was done again"
     resumed = (folder / "out" / "large.tif").read_bytes()
