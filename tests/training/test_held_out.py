@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training never sees a validation image: not from another folder, under another name, at another size or in a table."""
+"""Training sees no validation image: not from another folder, under another name, at another size or in a table."""
 
 import io
 import shutil
@@ -125,7 +125,8 @@ def test_run_says_which_images_it_passes_over(tiny_distillation, image_folder, t
     )
     lines = sorted((tmp_path / "run" / "held_out.txt").read_text().splitlines())
     assert lines == [
-        f"{image_folder}/{number}.png shows what {tmp_path}/validation/{number}.png shows, which is kept for validation."
+        f"{image_folder}/{number}.png shows what {tmp_path}/validation/{number}.png shows, "
+        "which is kept for validation."
         for number in range(3)
     ]
     said = capsys.readouterr().out

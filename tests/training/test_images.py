@@ -178,7 +178,7 @@ def test_split_of_a_folder_of_tables(tables, streaming):
         "validation": ["4.png", "5.png"],
         "test": ["6.png", "7.png"],
     }
-    with pytest.raises(ValueError, match="splits? ['\"]?dev"):
+    with pytest.raises(ValueError, match=r"splits? ['\"]?dev"):
         load_images(str(tables), split="dev", streaming=streaming)
     with pytest.raises(
         ValueError, match="has the splits train, validation, test; say which one, as in --validation_split"
@@ -243,7 +243,7 @@ def test_missing_image_of_a_table_counts_as_unreadable(tiny_distillation, image_
     # Rows of a table are told apart though they have no names.
     assert len(listed) >= 2
     assert all("row " in line or "sample " in line for line in listed)
-    with pytest.raises(ValueError, match="more than the share of 0.2 that max_unreadable allows"):
+    with pytest.raises(ValueError, match=r"more than the share of 0\.2 that max_unreadable allows"):
         distill(tiny_distillation(**options, stages=stages, max_unreadable=0.2, output=str(tmp_path / "strict")))
 
 

@@ -2,6 +2,7 @@
 """A saved segmenter is the same anywhere, and whatever is done to its files is told."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -152,8 +153,9 @@ def loads(hybrid, tmp_path):
         try:
             again = TrainableSegmenter.load(tmp_path / "saved", found.backbone)
         except ValueError as error:
-            assert "saved" in str(error)
-            assert "Take an intact copy" in str(error) or "Save the classifier again" in str(error)
+            message = str(error)
+            if "saved" not in message or not re.search("Take an intact copy|Save the classifier again", message):
+                raise
             return False
         return again.identity_ == found.identity_
 
