@@ -2,7 +2,8 @@
 """How good a segmentation a few strokes give, round by round (arXiv 2603.16840, section S8.3 and figure S16).
 
     python -m evaluation.segmentation.few_labels --data superalloy --models teacher nope alibi \\
-        --names DINOv2 NoPE ALiBi --train-images spot3_0d_3 spot4_0d_3 spot5_0d_0 spot6_0d_2 spot7_0d_5 --classes 0 1 2 \\
+        --names DINOv2 NoPE ALiBi --classes 0 1 2 \\
+        --train-images spot3_0d_3 spot4_0d_3 spot5_0d_0 spot6_0d_2 spot7_0d_5 \\
         --output-folder records --figure curves.png
 
 In every round a simulated user draws one stroke per class on each training image (`trainable_segmentation.scribbles`).
