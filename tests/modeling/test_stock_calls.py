@@ -228,5 +228,5 @@ def test_gradient_accumulation_makes_the_step_of_the_whole_batch(task, tiny_mode
 
     whole = update(6, 1)
     assert whole.abs().max() > 1e-3
-    for batch_size, steps in ((2, 3), (4, 2)):  # the second leaves a smaller piece
-        assert_close(update(batch_size, steps), whole, 1e-5, "the same gradients added up in pieces, float32")
+    # A piece of four and one of two.
+    assert_close(update(4, 2), whole, 1e-5, "the same gradients added up in pieces, float32")
