@@ -51,8 +51,9 @@ def load_images(source: str, split: str | None = "train", column: str = "image",
             f"{source} has {'no rows' if first is None else f'columns {first.column_names}'}; it needs images in the "
             f"column {column!r}."
         )
-    images = images.select_columns(column).rename_columns({column: "image"} if column != "image" else {})
-    images = images.cast_column("image", datasets.Image(decode=False))
+    # Before anything else is done with the rows: a stream decodes images in order to rename their column.
+    images = images.select_columns(column).cast_column(column, datasets.Image(decode=False))
+    images = images.rename_column(column, "image") if column != "image" else images
     return Stream(images) if streaming else images
 
 

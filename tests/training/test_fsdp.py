@@ -53,10 +53,11 @@ def test_configuration_is_accelerates_own_and_names_a_layer_of_the_model(teacher
     assert len(layers) == student.config.num_hidden_layers
 
 
-def test_sharded_run_gives_the_student_of_one_process(tiny_distillation, tmp_path):
+def test_sharded_run_gives_the_student_of_one_process(tiny_distillation, image_folder, tmp_path):
     stages = [Stage(28, 6, None, 4, 1e-4, 2)]
     single = distill(tiny_distillation(stages=stages, output=str(tmp_path / "single")))
-    config = tiny_distillation(stages=stages, output=str(tmp_path / "sharded"), keep_checkpoints=9)
+    watch = {"watch_images": str(image_folder), "watch_size": 140}
+    config = tiny_distillation(stages=stages, output=str(tmp_path / "sharded"), keep_checkpoints=9, **watch)
     script, file = tmp_path / "on_cpu.py", tmp_path / "config.json"
     script.write_text(ON_CPU)
 
@@ -65,6 +66,7 @@ def test_sharded_run_gives_the_student_of_one_process(tiny_distillation, tmp_pat
         command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", FSDP, "--num_processes", "2"]
         command += ["--mixed_precision", "no", str(script), "--config", str(file)]
         environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        environment.pop("PYTHONPATH", None)  # the script names the clone itself
         done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stdout + done.stderr
 
@@ -78,6 +80,8 @@ def test_sharded_run_gives_the_student_of_one_process(tiny_distillation, tmp_pat
     # Half batches are summed in another order, and Adam divides gradients that are nothing but rounding by their own
     # size: some processors come out 1 % apart. Other images would make it tens of per cent.
     assert curves[1] == pytest.approx(curves[0], rel=2e-2)
+    watched = [entry for entry in read_metrics(tmp_path / "sharded" / "metrics.jsonl") if "r2_held_out" in entry]
+    assert [entry["step"] for entry in watched] == [0, 5, 6]
     expected = load_file(single / "model.safetensors")
     found = load_file(tmp_path / "sharded" / "student" / "model.safetensors")
     assert found.keys() == expected.keys()

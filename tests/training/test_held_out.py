@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training sees no validation image: not from another folder, under another name, at another size or in a table."""
+"""Training never sees a validation image: from no other folder, under no other name, at no other size, in no table."""
 
 import io
 import shutil
@@ -124,11 +124,8 @@ def test_run_says_which_images_it_passes_over(tiny_distillation, image_folder, t
         )
     )
     lines = sorted((tmp_path / "run" / "held_out.txt").read_text().splitlines())
-    assert lines == [
-        f"{image_folder}/{number}.png shows what {tmp_path}/validation/{number}.png shows, "
-        "which is kept for validation."
-        for number in range(3)
-    ]
+    twins = [[folder / f"{number}.png" for folder in (image_folder, tmp_path / "validation")] for number in range(3)]
+    assert lines == [f"{image} shows what {twin} shows, which is kept for validation." for image, twin in twins]
     said = capsys.readouterr().out
     assert said.count("are not trained on") == 1
 

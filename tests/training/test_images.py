@@ -8,6 +8,8 @@ from dataclasses import replace
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -72,6 +74,16 @@ def test_missing_column_is_named(table):
             load_images(str(table), streaming=streaming)
 
 
+@pytest.mark.parametrize("column", ["image", "picture"])
+def test_stream_decodes_nothing_before_it_is_asked(tmp_path, column):
+    kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    table = pa.table({column: pa.array([{"bytes": b"no image", "path": "a.png"}] * 3, type=kind)})
+    table = table.replace_schema_metadata(datasets.Features({column: datasets.Image()}).arrow_schema.metadata)
+    pq.write_table(table, tmp_path / "images.parquet")
+    images = load_images(str(tmp_path / "images.parquet"), column=column, streaming=True)
+    assert [row["image"]["bytes"] for row in images] == [b"no image"] * 3
+
+
 def test_unreadable_image_of_a_stream_gives_way_to_the_crop_before(image_folder):
     for name in ("2.png", "5.png"):
         (image_folder / name).write_bytes(b"no image")
@@ -122,15 +134,15 @@ def test_resumed_streaming_run_reads_nothing_before_its_block(tiny_distillation,
     run = tmp_path / "run" / "checkpoints"
     for step in (9, 10):
         shutil.rmtree(run / f"step-{step:08d}")
-    # Six steps of four images each: row 24 is the first of the fifth pass over six images.
+    # Six steps of four images each: the last row read is the last of the second block of the fourth pass over six.
     assert json.loads((run / "step-00000006" / "streams.json").read_text()) == {
-        config.images: {"row": 24, "epoch": 4, "shard": 0, "offset": 0}
+        config.images: {"row": 21, "epoch": 3, "shard": 0, "offset": 3}
     }
     begun = []
     blocks = StreamedRows.blocks
     monkeypatch.setattr(StreamedRows, "blocks", lambda self, place: begun.append(place.row) or blocks(self, place))
     distill(replace(config, resume=True))
-    assert begun == [24]
+    assert begun == [21]
 
 
 def test_streams_have_no_epochs(tiny_distillation):
@@ -178,7 +190,7 @@ def test_split_of_a_folder_of_tables(tables, streaming):
         "validation": ["4.png", "5.png"],
         "test": ["6.png", "7.png"],
     }
-    with pytest.raises(ValueError, match=r"splits? ['\"]?dev"):
+    with pytest.raises(ValueError, match=r"dev.*\['train', 'validation', 'test'\]"):
         load_images(str(tables), split="dev", streaming=streaming)
     with pytest.raises(
         ValueError, match="has the splits train, validation, test; say which one, as in --validation_split"
@@ -233,9 +245,10 @@ def test_missing_image_of_a_table_counts_as_unreadable(tiny_distillation, image_
     paths = sorted(image_folder.iterdir())
     entries = [{"bytes": path.read_bytes(), "path": None} for path in paths]
     entries[3] = entries[5] = missing
-    features = datasets.Features({"image": datasets.Image(decode=False)})
+    # As other programs write it: `datasets` itself refuses some of these.
     source = tmp_path / "table.parquet"
-    datasets.Dataset.from_dict({"image": entries}, features=features).to_parquet(source)
+    kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    pq.write_table(pa.table({"image": pa.array(entries, type=kind)}), source)
     options = {"images": str(source), "streaming": streaming, "shuffle_buffer": 4, "checkpoint_every": 99}
     stages = [Stage(28, 2, None, 4, 1e-3, 0)]
     distill(tiny_distillation(**options, stages=stages, max_unreadable=0.6))

@@ -6,12 +6,21 @@ from dataclasses import replace
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 from training.configuration import Stage
 from training.distill import distill
 from training.precision import choose_precision, computes_in_bf16
 
 STAGES = [Stage(28, 2, None, 4, 1e-3, 0)]
+
+
+@pytest.fixture(autouse=True)
+def forgetful_accelerate():
+    """Have Accelerate forget the precision of the runs before, as another process would."""
+    AcceleratorState._reset_state()
+    yield
+    AcceleratorState._reset_state()
 
 
 def processor_with(monkeypatch, *units: str) -> None:
@@ -73,7 +82,9 @@ def test_run_keeps_what_it_began_with_on_another_machine(
     assert f"Precision {precision}: {reason}" in capsys.readouterr().out
     (tmp_path / "run" / "checkpoints" / "step-00000002").rename(tmp_path / "last")
     processor_with(monkeypatch, *([] if units else ["amx_bf16"]))
+    AcceleratorState._reset_state()
     assert (distill(replace(config, resume=True)) / "model.safetensors").read_bytes() == whole
+    AcceleratorState._reset_state()
     # The other precision is another run: what was kept had an effect.
     other = tiny_distillation(stages=STAGES, mixed_precision="auto", output=str(tmp_path / "other"))
     assert (distill(other) / "model.safetensors").read_bytes() != whole
