@@ -126,7 +126,8 @@ class TrainableSegmenter(BaseEstimator):
             len(classes),
             self.seed,
         )
-        self.classes_, self.features_, self.classifier_, self.identity_ = classes, features, classifier, None
+        self.classes_, self.features_, self.classifier_ = classes, features, classifier
+        self.identity_: str | None = None
         return self
 
     def deep_features(self) -> DeepFeatures | None:

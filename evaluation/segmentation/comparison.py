@@ -3,7 +3,6 @@
 
 import argparse
 from collections.abc import Callable, Iterable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from alibi_dinov2.features.deep_features import DeepFeatures
 from alibi_dinov2.features.feature_cache import DEFAULT_FOLDER
 from alibi_dinov2.io.files import write_json
 from alibi_dinov2.segmentation.pixel_classifiers import CLASSIFIERS
-from alibi_dinov2.segmentation.segmenter import LIBRARIES
+from alibi_dinov2.segmentation.saved_segmenter import library_versions
 from evaluation.arguments import command_line
 
 CLASSICAL = "classical"
@@ -46,13 +45,8 @@ def segmenter_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(arguments, name) for name in ("classifier", "components", "window", "overlap")}
 
 
-def library_versions() -> dict[str, str]:
-    """The versions of the libraries that a segmenter's predictions depend on."""
-    return {name: version(name) for name in LIBRARIES}
-
-
 def with_versions(record: dict[str, Any]) -> dict[str, Any]:
-    """A record that names these versions as well."""
+    """A record that names the versions of what a segmenter depends on as well."""
     return record | {"versions": record["versions"] | library_versions()}
 
 

@@ -152,9 +152,10 @@ def loads(hybrid, tmp_path):
         try:
             again = TrainableSegmenter.load(tmp_path / "saved", found.backbone)
         except ValueError as error:
-            assert "saved" in str(error)
-            assert "Take an intact copy" in str(error) or "Save the classifier again" in str(error)
-            return False
+            told = str(error)
+            if "saved" in told and ("Take an intact copy" in told or "Save the classifier again" in told):
+                return False
+            raise
         return again.identity_ == found.identity_
 
     assert attempt()
