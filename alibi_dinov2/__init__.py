@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images of any kind -> dense features -> segmenter -> masks: what a user installs beside the model.
+"""Dense features and trainable segmentation of any image, with a backbone that does not say where a patch is.
 
-The public names are imported when they are first asked for: importing the package costs nothing.
+The public names are imported when they are first used.
 """
 
 from importlib import import_module
@@ -9,22 +9,36 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from alibi_dinov2.features.backbone import load_backbone
+    from alibi_dinov2.features.classical_features import ClassicalFeatures
     from alibi_dinov2.features.dense_features import dense_features
+    from alibi_dinov2.features.feature_cache import FeatureCache
     from alibi_dinov2.io.image_files import open_image
     from alibi_dinov2.io.images import read_image
-    from alibi_dinov2.io.labels import read_labels
+    from alibi_dinov2.io.labels import read_labels, write_labels
     from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
 
-__all__ = ["TrainableSegmenter", "dense_features", "load_backbone", "open_image", "read_image", "read_labels"]
-
 HOMES = {
+    "ClassicalFeatures": "features.classical_features",
+    "FeatureCache": "features.feature_cache",
     "TrainableSegmenter": "segmentation.segmenter",
     "dense_features": "features.dense_features",
     "load_backbone": "features.backbone",
     "open_image": "io.image_files",
     "read_image": "io.images",
     "read_labels": "io.labels",
+    "write_labels": "io.labels",
 }
+__all__ = [
+    "ClassicalFeatures",
+    "FeatureCache",
+    "TrainableSegmenter",
+    "dense_features",
+    "load_backbone",
+    "open_image",
+    "read_image",
+    "read_labels",
+    "write_labels",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -34,4 +48,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *HOMES})

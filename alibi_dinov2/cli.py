@@ -1,50 +1,48 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From scribbles to masks, and pictures of features, on the command line.
+"""Dense features and trainable segmentation of images and stacks of any size.
 
 alibi-dinov2 fit --model M --images FOLDER --labels FOLDER --output SEGMENTER
 alibi-dinov2 predict --segmenter SEGMENTER --images FOLDER --output FOLDER
 alibi-dinov2 info SEGMENTER
-
-Labels are images named like those they belong to: 0 unlabelled, 1, 2, … classes. For each image `predict` writes the
-classes as a TIFF, a picture of them (PNG), and for all a table of the share of each class (fractions.csv), which grows
-with every call. It may be stopped at any time: run again, it goes on. Images that are done are not done again.
+alibi-dinov2 features --model M --images FOLDER --output FOLDER
+alibi-dinov2 pca --models M1 M2 --images FOLDER --output panel.png
 """
 
 import argparse
+import os
 import sys
-from collections.abc import Mapping
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
-
-from tqdm.auto import tqdm
 
 from alibi_dinov2.command import run
+from alibi_dinov2.feature_panel import feature_panel
 from alibi_dinov2.features.backbone import load_backbone
 from alibi_dinov2.features.classical_features import ClassicalFeatures
+from alibi_dinov2.features.columns import columns, named_backbones
 from alibi_dinov2.features.deep_features import DeepFeatures
 from alibi_dinov2.features.feature_cache import DEFAULT_FOLDER, FeatureCache
+from alibi_dinov2.features.feature_files import FORMATS, export_features
+from alibi_dinov2.features.zoo import MODELS
 from alibi_dinov2.io.files import new_file, require_new_folder
-from alibi_dinov2.io.fractions import Row, fraction_rows, print_table, update_table
-from alibi_dinov2.io.image_files import open_image
-from alibi_dinov2.io.labels import read_labels
+from alibi_dinov2.io.fractions import TABLE, add_fractions, fractions_of, fractions_text, read_fractions
+from alibi_dinov2.io.images import read_image
 from alibi_dinov2.io.pairing import named_paths, pair_by_name, result_names
-from alibi_dinov2.pictures.colours import class_colours
-from alibi_dinov2.pictures.overlays import overlay
+from alibi_dinov2.segmentation.fitting import LABEL_SUFFIXES, fit_files
 from alibi_dinov2.segmentation.pixel_classifiers import savable_classifiers
-from alibi_dinov2.segmentation.prediction import names_of, segment_file
+from alibi_dinov2.segmentation.prediction import DTYPES, Outputs, predict_files, result_paths
 from alibi_dinov2.segmentation.saved_segmenter import read_settings
 from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
 
+SIZE = 518  # shortest side in pixels: what the model was trained at
 
-def fit(arguments: argparse.Namespace) -> int:
+
+def fit(arguments: argparse.Namespace) -> None:
     """Learn from labelled images and save the segmenter."""
     require_new_folder(arguments.output)
-    pairs, unlabelled = pair_by_name(arguments.images, arguments.labels)
+    pairs, unlabelled = pair_by_name(arguments.images, arguments.labels, "labels", LABEL_SUFFIXES)
     if unlabelled:
         print(f"without labels, left out: {', '.join(map(str, unlabelled))}", file=sys.stderr)
     segmenter = TrainableSegmenter(
-        load_backbone(arguments.model, arguments.device) if arguments.model else None,
+        load_backbone(arguments.model, own_device(arguments.device)) if arguments.model else None,
         None if arguments.no_classical else ClassicalFeatures(),
         arguments.classifier,
         components=arguments.components,
@@ -55,142 +53,230 @@ def fit(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         progress=True,
     )
-    with ExitStack() as stack:
-        images = [stack.enter_context(open_image(path)) for path, _ in pairs]
-        labels = [read_labels(path) for _, path in pairs]
-        for (path, label_path), image, found in zip(pairs, images, labels, strict=True):
-            if found.shape != (image.shape if image.slices == 1 else (image.slices, *image.shape)):
-                raise ValueError(
-                    f"{label_path} has shape {found.shape}, {path} has {image.slices} slices of {image.shape}; labels "
-                    "have a number for each pixel."
-                )
-        segmenter.fit(images, labels)
+    marked = fit_files(segmenter, pairs)
     segmenter.save(arguments.output)
-    marked = sum(int((found > 0).sum()) for found in labels)
     print(f"{arguments.output}: {len(segmenter.classes_)} classes from {marked} pixels of {len(pairs)} images")
-    return 0
 
 
 def predict(arguments: argparse.Namespace) -> int:
     """Segment images; the exit status is 1 if some of them cannot be."""
     paths = named_paths(arguments.images, arguments.output)
-    results = result_names(paths)
+    outputs = Outputs(
+        arguments.overlay,
+        arguments.probabilities,
+        arguments.uncertainty,
+        arguments.instances,
+        tuple(arguments.instance_classes),
+        arguments.min_size,
+        arguments.fill_holes,
+    )
+    results, table = result_paths(paths, arguments.output), arguments.output / TABLE
+    read_fractions(table)  # so that a wrong one fails before the long work
+    device = own_device(arguments.device)
     segmenter = TrainableSegmenter.load(
         arguments.segmenter,
-        load_backbone(arguments.model, arguments.device) if arguments.model else None,
+        load_backbone(arguments.model, device) if arguments.model else None,
         cache=FeatureCache(arguments.cache),
-        device=arguments.device,
+        device=device,
         progress=True,
     )
-    rows: list[Row] = []
-    failures = []
-    for name, path in tqdm(paths.items(), "images", unit="img"):
-        result = arguments.output / results[name]
-        try:
-            description, new = segment_file(segmenter, path, result, class_colours())
-            if arguments.overlay:
-                draw_overlay(path, result, description, new)
-        except (ValueError, FileNotFoundError) as error:
-            failures.append(str(error))
-        else:
-            rows += fraction_rows(name, description)
-    update_table(arguments.output, rows)
-    print_table(rows)
+    rows, failures = [], []
+    try:
+        for name, found in predict_files(segmenter, paths, results, outputs):
+            if isinstance(found, dict):
+                rows += fractions_of(name, found)
+            else:
+                failures.append(str(found))
+    finally:
+        add_fractions(table, rows)
+    if os.environ.get("RANK", "0") == "0":
+        print(fractions_text(rows))
     for failure in failures:
         print(f"left out: {failure}", file=sys.stderr)
     return 1 if failures else 0
 
 
-def draw_overlay(path: Path, result: Path, description: Mapping[str, Any], new: bool) -> None:
-    """Draw the class map of an image's middle slice over it, unless that picture is there and the map is not new."""
-    picture = result.with_suffix(".png")
-    if picture.exists() and not new:
-        return
-    with open_image(path) as image, open_image(result) as classes, new_file(picture) as temporary:
-        drawn = overlay(image, classes, image.slices // 2, description["classes"], description["class_names"])
-        drawn.save(temporary, format="PNG")
+def own_device(device: str) -> str:
+    """The device of this process among those that `accelerate launch` started on this machine."""
+    rank = os.environ.get("LOCAL_RANK")
+    return f"{device}:{rank}" if rank and device == "cuda" else device
 
 
-def info(arguments: argparse.Namespace) -> int:
+def info(arguments: argparse.Namespace) -> None:
     """Print what a saved segmenter holds."""
     settings = read_settings(arguments.segmenter)
-    parameters, backbone, classical = settings.parameters, settings.backbone, settings.classical
-    names = names_of(settings.classes, parameters["class_names"])
+    parameters, backbone = settings.parameters, settings.backbone
+    names = parameters["class_names"] or [f"class {number}" for number in settings.classes]
+    classical = settings.classical or {}
     facts = {
         "classes": ", ".join(f"{number} {name}" for number, name in zip(settings.classes, names, strict=True)),
         "classifier": parameters["classifier"],
         "deep features": f"{backbone.name}, {parameters['components']} components" if backbone else "none",
+        "backbone's folder": backbone.folder or "none" if backbone else "none",
         "backbone's checksum": backbone.fingerprint if backbone else "none",
-        "classical features": ", ".join(f"{name} {value}" for name, value in classical.items())
-        if classical
-        else "none",
+        "classical features": ", ".join(f"{name} {value}" for name, value in classical.items()) or "none",
         "sees": "colour" if settings.colour else "grey",
         "versions": ", ".join(f"{name} {version}" for name, version in settings.versions.items()),
         "identity": settings.checksum,
     }
     for name, value in facts.items():
         print(f"{name:<20}{value}")
-    return 0
 
 
-def segment_parser() -> argparse.ArgumentParser:
-    """The parser of the three commands."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(required=True)
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--images", nargs="+", type=Path, required=True, help="images and folders of images")
-    shared.add_argument("--device", default="cpu", help="where the backbone runs, such as cpu or cuda")
-    shared.add_argument("--cache", type=Path, default=DEFAULT_FOLDER, help="folder for features; may be removed later")
+def features(arguments: argparse.Namespace) -> None:
+    """Write the dense features of images."""
+    paths = named_paths(arguments.images, arguments.output)
+    names = result_names(paths)
+    targets = {name: arguments.output / names[name].with_suffix(f".{arguments.format}") for name in paths}
+    backbone = load_backbone(arguments.model, own_device(arguments.device))
+    export_features(backbone, paths, targets, arguments.size, arguments.components, arguments.pixels)
+    print(f"{arguments.output}: features of {len(paths)} images")
 
-    fitting = commands.add_parser("fit", parents=[shared], help="learn from labelled images")
-    fitting.add_argument(
-        "--labels", nargs="+", type=Path, required=True, help="label images and folders of them, named like the images"
+
+def pca(arguments: argparse.Namespace) -> None:
+    """Draw the first three principal components of the features of images."""
+    images = [read_image(path) for path in named_paths(arguments.images).values()]
+    backbones = named_backbones(arguments.models, arguments.names, own_device(arguments.device))
+    picture = feature_panel(
+        images, columns(backbones, arguments.size), arguments.shared, arguments.standardise, arguments.foreground
     )
-    features = fitting.add_mutually_exclusive_group(required=True)
-    features.add_argument("--model", help="Hub id or folder of the backbone")
-    features.add_argument("--no-deep", action="store_true", help="use classical features alone")
-    fitting.add_argument("--no-classical", action="store_true", help="use deep features alone")
-    fitting.add_argument("--classifier", choices=savable_classifiers(), default="xgboost")
-    fitting.add_argument("--class-names", nargs="+", help="one for each class, in the order of their numbers")
-    fitting.add_argument(
+    with new_file(arguments.output) as temporary:
+        picture.save(temporary, format="PNG")
+    print(f"{arguments.output}: {picture.width}×{picture.height} pixels")
+
+
+def add_fit(commands: argparse._SubParsersAction, shared: list[argparse.ArgumentParser]) -> None:
+    """The arguments of `fit`."""
+    parser = commands.add_parser("fit", parents=shared, help="learn from labelled images")
+    parser.add_argument(
+        "--labels",
+        nargs="+",
+        type=Path,
+        required=True,
+        help="label images (0 unlabelled, 1, 2, … classes) or ImageJ regions whose groups are classes (.roi, .zip), "
+        "and folders of them, named like the images",
+    )
+    kind = parser.add_mutually_exclusive_group(required=True)
+    kind.add_argument("--model", help=f"Hub id or folder of the backbone, or {', '.join(MODELS)}")
+    kind.add_argument("--no-deep", action="store_true", help="use classical features alone")
+    parser.add_argument("--no-classical", action="store_true", help="use deep features alone")
+    parser.add_argument("--classifier", choices=savable_classifiers(), default="xgboost")
+    parser.add_argument("--class-names", nargs="+", help="one for each class, in the order of their numbers")
+    parser.add_argument(
         "--components", type=int, default=DeepFeatures.components, help="principal components of the deep features"
     )
-    fitting.add_argument(
+    parser.add_argument(
         "--shifts",
         type=int,
         default=DeepFeatures.shifts,
         help="patches per patch length: 2 makes deep features twice as fine",
     )
-    fitting.add_argument(
+    parser.add_argument(
         "--per-image",
         action=argparse.BooleanOptionalAction,
         default=DeepFeatures.per_image,
         help="standardise deep features in each image; --no-per-image where images show different phases",
     )
-    fitting.add_argument("--seed", type=int, default=0, help="of everything random")
-    fitting.add_argument("--output", type=Path, required=True, help="folder for the segmenter; must not exist")
-    fitting.set_defaults(command=fit)
+    parser.add_argument("--seed", type=int, default=0, help="of everything random")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the segmenter; must not exist")
+    parser.set_defaults(command=fit)
 
-    predicting = commands.add_parser("predict", parents=[shared], help="classify every pixel of images")
-    predicting.add_argument("--segmenter", type=Path, required=True, help="folder that fit wrote")
-    predicting.add_argument(
-        "--model", help="the backbone, if it is no longer where it was when the segmenter was fitted"
+
+def add_predict(commands: argparse._SubParsersAction, shared: list[argparse.ArgumentParser]) -> None:
+    """The arguments of `predict`."""
+    parser = commands.add_parser(
+        "predict",
+        parents=shared,
+        help="classify every pixel of images",
+        description="Writes for each image its classes as a TIFF, and for all the share of each class (fractions.csv), "
+        "a table that grows with every call. It may be stopped at any time: run again, it goes on, and what is done is "
+        "not done again. Started several times on the same folders, by hand or by `accelerate launch -m "
+        "alibi_dinov2.cli predict …`, the processes share the work.",
     )
-    predicting.add_argument(
+    parser.add_argument("--segmenter", type=Path, required=True, help="folder that fit wrote")
+    parser.add_argument("--model", help="the backbone, if it is no longer where it was when the segmenter was fitted")
+    parser.add_argument(
         "--overlay", action=argparse.BooleanOptionalAction, default=True, help="draw the classes over each image"
     )
-    predicting.add_argument("--output", type=Path, required=True, help="folder for the results")
-    predicting.set_defaults(command=predict)
+    parser.add_argument("--probabilities", choices=DTYPES, help="write those of all classes, as a TIFF of this type")
+    parser.add_argument(
+        "--uncertainty", action="store_true", help="write 1 − margin as a TIFF, and a table of where to draw next"
+    )
+    parser.add_argument("--instances", action="store_true", help="label connected regions, and measure them in a table")
+    parser.add_argument(
+        "--instance-classes", type=int, nargs="+", default=[], help="classes whose regions are wanted; all if not given"
+    )
+    parser.add_argument("--min-size", type=int, default=1, help="pixels that a region has at least")
+    parser.add_argument("--fill-holes", action="store_true", help="of regions, where no other region is")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the results")
+    parser.set_defaults(command=predict)
 
+
+def add_features(commands: argparse._SubParsersAction, shared: list[argparse.ArgumentParser]) -> None:
+    """The arguments of `features`."""
+    parser = commands.add_parser(
+        "features",
+        parents=shared,
+        help="write dense features of images",
+        description="Axes are rows, columns, channels; before them, of a stack, slices.",
+    )
+    parser.add_argument("--model", required=True, help=f"Hub id or folder of the backbone, or {', '.join(MODELS)}")
+    parser.add_argument("--size", type=int, default=SIZE, help="shortest side in pixels at which the model sees images")
+    parser.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="h5 is HDF5, for ilastik")
+    parser.add_argument("--components", type=int, help="principal components that all images have in common")
+    parser.add_argument("--pixels", action="store_true", help="features of pixels, bilinear, and not of patches")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the files")
+    parser.set_defaults(command=features)
+
+
+def add_pca(commands: argparse._SubParsersAction, shared: list[argparse.ArgumentParser]) -> None:
+    """The arguments of `pca`."""
+    parser = commands.add_parser(
+        "pca",
+        parents=shared,
+        help="draw features of images as colours",
+        description="The first three principal components are red, green and blue. Each image has components of its "
+        "own, turned so that like colours mean like things in all models.",
+    )
+    parser.add_argument("--models", nargs="+", required=True, help="Hub ids or folders of backbones, a column each")
+    parser.add_argument("--names", nargs="+", help="what to call the models; Hub ids or folder names if not given")
+    parser.add_argument(
+        "--size",
+        nargs="+",
+        type=int,
+        default=[SIZE],
+        help="shortest side in pixels at which the models see images; of several, each gives every model a column",
+    )
+    parser.add_argument("--shared", action="store_true", help="one basis for all images of a model, not one for each")
+    parser.add_argument("--foreground", action="store_true", help="components of the foreground; background is black")
+    parser.add_argument("--standardise", action="store_true", help="bring every channel to variance 1 first")
+    parser.add_argument("--output", type=Path, required=True, help="file for the picture (PNG)")
+    parser.set_defaults(command=pca)
+
+
+def main_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(
+        "alibi-dinov2", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True)
+    images = argparse.ArgumentParser(add_help=False)
+    images.add_argument("--images", nargs="+", type=Path, required=True, help="images and folders of images")
+    images.add_argument("--device", default="cpu", help="where the backbone runs, such as cpu or cuda")
+    cache = argparse.ArgumentParser(add_help=False)
+    cache.add_argument("--cache", type=Path, default=DEFAULT_FOLDER, help="folder for features; may be removed later")
+    add_fit(commands, [images, cache])
+    add_predict(commands, [images, cache])
     describing = commands.add_parser("info", help="print what a saved segmenter holds")
     describing.add_argument("segmenter", type=Path, help="folder that fit wrote")
     describing.set_defaults(command=info)
+    add_features(commands, [images])
+    add_pca(commands, [images])
     return parser
 
 
 def main() -> None:
-    """The console script `alibi-dinov2`."""
-    run(segment_parser(), lambda arguments: arguments.command(arguments))
+    run(main_parser(), lambda arguments: arguments.command(arguments))
 
 
 if __name__ == "__main__":

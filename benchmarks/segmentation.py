@@ -35,7 +35,8 @@ from alibi_dinov2.features.deep_features import DeepFeatures
 from alibi_dinov2.features.feature_cache import MemoryCache
 from alibi_dinov2.io.files import write_json
 from alibi_dinov2.io.image_files import open_image
-from alibi_dinov2.io.tiled_tiff import TiledPrediction
+from alibi_dinov2.io.partial_result import Layer, PartialResult
+from alibi_dinov2.io.tiled_tiff import Layout, write_result
 from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
 from benchmarks.cases import HEAD_DIM, Setting, build_model
 from benchmarks.measuring import in_fresh_process, machine_facts, time_and_memory
@@ -75,7 +76,7 @@ def measure_case(features: str, side: int, width: int, layers: int, threads: int
             ClassicalFeatures() if features != "deep" else None,
             cache=MemoryCache(),
         )
-        again = clone(segmenter)  # shares what the backbone gave, not the classical features
+        again: TrainableSegmenter = clone(segmenter)  # shares what the backbone gave, not the classical features
         seconds: dict[str, float] = {}
 
         def timed(name: str, run: Callable[[], Any]) -> None:
@@ -84,10 +85,13 @@ def measure_case(features: str, side: int, width: int, layers: int, threads: int
             seconds[name] = time.perf_counter() - start
 
         def predict() -> None:
-            prediction = TiledPrediction(Path(folder) / "mask.tif", 1, source.shape, "benchmark")
+            partial = PartialResult(
+                Path(folder) / "mask.tif", 1, source.shape, [Layer("classes", "uint8")], "benchmark"
+            )
             for number, block, probabilities in again.predict_blocks(source):
-                prediction.write(0, number, *block, again.classes_[probabilities.argmax(axis=-1)])
-            prediction.finish({}, COLOURS)
+                partial.write(0, number, *block, {"classes": again.classes_[probabilities.argmax(axis=-1)]})
+            write_result(partial.path, partial.mapped("classes"), Layout(), {}, COLOURS)
+            partial.remove()
 
         def compute_features() -> None:
             # Nothing is remembered: the windows go through the backbone again.

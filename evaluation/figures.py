@@ -3,24 +3,14 @@
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 from transformers.utils import logging
 
-from alibi_dinov2.features.backbone import Backbone, load_backbone
+from alibi_dinov2.features.columns import Column, columns, named_backbones
 from alibi_dinov2.io.files import new_file
 from alibi_dinov2.io.images import find_images
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of a figure: a model, and the shortest side in pixels at which it sees images."""
-
-    label: str
-    backbone: Backbone
-    size: int
 
 
 def figure_parser(description: str | None) -> argparse.ArgumentParser:
@@ -52,40 +42,8 @@ def image_paths(arguments: argparse.Namespace) -> list[Path]:
 
 
 def figure_columns(arguments: argparse.Namespace) -> list[Column]:
-    """The columns that were asked for. All models are loaded at once, so that a wrong one fails before the long work.
-
-    Raises:
-        ValueError: a size is below 1, or what `named_backbones` raises.
-        OSError: there is no such model.
-    """
-    if min(arguments.size) < 1:
-        raise ValueError(f"--size is {' '.join(map(str, arguments.size))}; it must be 1 pixel or more.")
-    return [
-        Column(f"{backbone.name}, {size} px" if len(arguments.size) > 1 else backbone.name, backbone, size)
-        for backbone in named_backbones(arguments)
-        for size in arguments.size
-    ]
-
-
-def named_backbones(arguments: argparse.Namespace) -> list[Backbone]:
-    """The backbones of `--models`, on `--device`, under their `--names`.
-
-    Raises:
-        ValueError: there is not one name for each model, or two models have the same.
-        OSError: there is no such model.
-    """
-    names = arguments.names or [None] * len(arguments.models)
-    if len(names) != len(arguments.models):
-        raise ValueError(
-            f"There are {len(names)} --names for {len(arguments.models)} --models; give one each, or none."
-        )
-    backbones = [
-        load_backbone(source, arguments.device, name) for source, name in zip(arguments.models, names, strict=True)
-    ]
-    if len({backbone.name for backbone in backbones}) < len(backbones):
-        found = ", ".join(backbone.name for backbone in backbones)
-        raise ValueError(f"Models of the same name cannot be told apart ({found}); give each its own with --names.")
-    return backbones
+    """The columns that were asked for; raises what `columns` and `named_backbones` raise."""
+    return columns(named_backbones(arguments.models, arguments.names, arguments.device), arguments.size)
 
 
 def run_figure(parser: argparse.ArgumentParser, command: Callable[[argparse.Namespace], Image.Image]) -> None:

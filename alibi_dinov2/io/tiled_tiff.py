@@ -1,170 +1,159 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Class maps of images of any size, written block by block, that a kill or a full disk does not spoil."""
+"""Results as tiled OME-TIFFs of any size, which keep the axes and the pixel size of the image that they are of."""
 
 import json
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+import uuid
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tifffile import TiffFile, TiffWriter
 
-from alibi_dinov2.io.files import new_file, write_json
+from alibi_dinov2.io.files import new_file
+from alibi_dinov2.io.image_regions import ImageRegions
+from alibi_dinov2.io.images import DAMAGE
 from alibi_dinov2.io.tiles import blocks
 
 TILE = 256  # side in pixels
 MAX_CLASSIC_BYTES = 4 * 10**9  # of a TIFF with offsets of 32 bits, with room for what is not pixels
-JOURNAL, CLASSES = "done.json", "classes.raw"
+CREATOR = "alibi-dinov2"
+STACK_AXES = "TZ"  # that OME has for slices
+# Units under the names that OME has for them, and how many centimetres they have.
+UNITS = {"nm": ("nm", 1e-7), "um": ("µm", 1e-4), "mm": ("mm", 0.1), "cm": ("cm", 1.0), "m": ("m", 100.0)}
+UNIT_NAMES = {
+    "µm": "um",
+    "μm": "um",
+    "micron": "um",
+    "microns": "um",
+    "micrometer": "um",
+    "micrometre": "um",
+    "nanometer": "nm",
+    "millimeter": "mm",
+    "centimeter": "cm",
+    "meter": "m",
+}
 
 
-class TiledPrediction:
-    """The class map of an image or a stack while it is made, and at the end its file.
+@dataclass(frozen=True)
+class Layout:
+    """What the slices of an image are, and how large its pixels are.
 
-    Until `finish`, classes and a list of what is done lie in a folder `.<name>.partial` beside the final file. A block
-    is done once its bytes are on the disk, so whoever was stopped goes on from there. The final file is whole or not
-    there.
-
-    Args:
-        path: of the final file, a TIFF.
-        slices: how many maps.
-        shape: height and width of each.
-        identity: text that says all that the classes depend on. What was begun with another one, or for another shape,
-            is thrown away.
-
-    Raises:
-        OSError: the folder cannot be written to, or the disk is full; the message says what to do.
+    Attributes:
+        axes: a letter for each axis that slices are counted along: T time, Z depth; none for a single image.
+        lengths: of `axes`.
+        pixel_size: height, width and unit of a pixel, if known.
     """
 
-    def __init__(self, path: str | Path, slices: int, shape: tuple[int, int], identity: str) -> None:
-        self.path = Path(path)
-        self.slices, self.shape = slices, shape
-        self.folder = self.path.with_name(f".{self.path.name}.partial")
-        self.facts = {"identity": identity, "slices": slices, "shape": list(shape)}
-        with self.explaining():
-            self.finished = self.begun()
-            if not self.finished:
-                self.start()
+    axes: str = ""
+    lengths: tuple[int, ...] = ()
+    pixel_size: tuple[float, float, str] | None = None
 
-    def begun(self) -> set[tuple[int, int]]:
-        """Slices and numbers of the blocks that an earlier run left behind."""
-        try:
-            journal = json.loads((self.folder / JOURNAL).read_text(encoding="utf-8"))
-            size = (self.folder / CLASSES).stat().st_size
-        except (FileNotFoundError, ValueError):
-            return set()
-        if journal["facts"] != self.facts or size != self.slices * self.shape[0] * self.shape[1]:
-            return set()
-        return {(index, number) for index, number in journal["done"]}
+    @classmethod
+    def of(cls, image: ImageRegions) -> "Layout":
+        """That of an image; slices that are counted along other axes than time and depth become one axis of depth."""
+        slices, size = image.slices, getattr(image, "pixel_size", None)
+        found = {axis: length for axis, length in (getattr(image, "axes", None) or {}).items() if length > 1}
+        if prod(found.values()) != slices or not set(found) <= set(STACK_AXES):
+            found = {"Z": slices} if slices > 1 else {}
+        return cls("".join(found), tuple(found.values()), tuple(size) if size else None)
 
-    def start(self) -> None:
-        """Begin afresh, with nothing done."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
-        with open(self.folder / CLASSES, "wb") as file:
-            file.truncate(self.slices * self.shape[0] * self.shape[1])
+    @property
+    def slices(self) -> int:
+        """How many slices there are."""
+        return prod(self.lengths)
 
-    def done(self, index: int, number: int) -> bool:
-        """Whether a block of a slice is done."""
-        return (index, number) in self.finished
 
-    def write(self, index: int, number: int, rows: slice, columns: slice, classes: np.ndarray) -> None:
-        """Keep the classes of a block.
+def write_result(
+    path: str | Path,
+    pages: np.ndarray,
+    layout: Layout,
+    description: dict[str, Any],
+    colours: np.ndarray | None = None,
+    channels: Sequence[str] = (),
+) -> None:
+    """Write a tiled and deflated OME-TIFF, whole or not at all; the same arguments give the same bytes.
 
-        Args:
-            index: of the slice.
-            number: of the block in it.
-            rows, columns: where it lies.
-            classes: `(h, w)` uint8, 1 to 255.
+    Args:
+        path: of the file.
+        pages: `(slices, H, W)`, or `(slices, C, H, W)` of several channels; may be mapped from a file.
+        layout: of the slices.
+        description: JSON values that are kept in the file; `read_description` gives them back.
+        colours: of all values, `(256, 3)` uint8, for uint8 without channels.
+        channels: names of them.
 
-        Raises:
-            ValueError: the classes are of another type or shape.
-            OSError: as for the class.
-        """
-        if classes.dtype != np.uint8 or classes.shape != (rows.stop - rows.start, columns.stop - columns.start):
-            raise ValueError(f"Classes of {classes.dtype} and shape {classes.shape} do not fit {rows}, {columns}.")
-        with self.explaining():
-            # Not through memory: a mapped file on a full disk ends the process.
-            with open(self.folder / CLASSES, "r+b") as file:
-                for row, line in zip(range(rows.start, rows.stop), np.ascontiguousarray(classes), strict=True):
-                    file.seek((index * self.shape[0] + row) * self.shape[1] + columns.start)
-                    file.write(line)
-                file.flush()
-                os.fsync(file.fileno())
-            finished = self.finished | {(index, number)}
-            write_json(self.folder / JOURNAL, {"facts": self.facts, "done": sorted(finished)})
-            self.finished = finished
+    Raises:
+        OSError: the file cannot be written, or the disk is full.
+    """
+    text = json.dumps(description, allow_nan=False, sort_keys=True)
+    metadata: dict[str, Any] = {
+        "axes": layout.axes + ("C" if channels else "") + "YX",
+        "Name": Path(path).name,
+        "Description": text,
+        "UUID": str(uuid.uuid5(uuid.NAMESPACE_OID, text)),
+        "Creator": CREATOR,
+    }
+    if channels:
+        metadata["Channel"] = {"Name": list(channels)}
+    resolution = None
+    unit = UNITS.get(UNIT_NAMES.get(layout.pixel_size[2], layout.pixel_size[2])) if layout.pixel_size else None
+    if unit and layout.pixel_size:
+        (height, width, _), (name, centimetres) = layout.pixel_size, unit
+        metadata |= {"PhysicalSizeY": height, "PhysicalSizeX": width}
+        metadata |= {"PhysicalSizeYUnit": name, "PhysicalSizeXUnit": name}
+        resolution = 1 / (width * centimetres), 1 / (height * centimetres)
+    with (
+        new_file(path) as temporary,
+        TiffWriter(temporary, ome=True, bigtiff=pages.nbytes > MAX_CLASSIC_BYTES) as writer,
+    ):
+        writer.write(
+            tiles(pages),
+            shape=(*layout.lengths, *pages.shape[1:]),
+            dtype=pages.dtype,
+            tile=(TILE, TILE),
+            compression="zlib",
+            photometric="minisblack" if colours is None else "palette",
+            colormap=None if colours is None else colours.T.astype(np.uint16) * 257,
+            resolution=resolution,
+            resolutionunit="CENTIMETER" if resolution else None,
+            metadata=metadata,
+            software=False,
+        )
 
-    def mapped(self) -> np.ndarray:
-        """The classes so far, `(slices, H, W)` uint8, read-only; 0 where nothing was written."""
-        return np.memmap(self.folder / CLASSES, np.uint8, "r", shape=(self.slices, *self.shape))
 
-    def counts(self) -> np.ndarray:
-        """How many pixels of each slice have each value, `(slices, 256)` int64."""
-        counts = np.zeros((self.slices, 256), dtype=np.int64)
-        for page, of_page in zip(self.mapped(), counts, strict=True):
-            for rows in range(0, self.shape[0], TILE):
-                of_page += np.bincount(page[rows : rows + TILE].ravel(), minlength=256)
-        return counts
-
-    def finish(self, description: dict[str, Any], colours: np.ndarray) -> None:
-        """Write the final file, a tiled and deflated palette TIFF, and remove the folder.
-
-        Args:
-            description: JSON values that are kept in the file; `read_description` gives them back.
-            colours: of all values, `(256, 3)` uint8.
-
-        Raises:
-            ValueError: blocks are missing.
-            OSError: as for the class.
-        """
-        missing = int(self.counts()[:, 0].sum())
-        if missing:
-            raise ValueError(f"{self.path} lacks {missing} pixels; write all blocks before it is finished.")
-        bigtiff = self.slices * self.shape[0] * self.shape[1] > MAX_CLASSIC_BYTES
-        with self.explaining(), new_file(self.path) as temporary, TiffWriter(temporary, bigtiff=bigtiff) as writer:
-            writer.write(
-                self.tiles(),
-                shape=(self.slices, *self.shape) if self.slices > 1 else self.shape,
-                dtype=np.uint8,
-                tile=(TILE, TILE),
-                compression="zlib",
-                photometric="palette",
-                colormap=colours.T.astype(np.uint16) * 257,
-                description=json.dumps(description, allow_nan=False),
-                metadata=None,
-                software=False,
-            )
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def tiles(self) -> Iterator[np.ndarray]:
-        """All tiles of the final file in its order, `(TILE, TILE)` uint8; those at the border are padded with 0."""
-        for page in self.mapped():
-            for block in blocks(self.shape, TILE):
-                tile = np.zeros((TILE, TILE), dtype=np.uint8)
-                part = page[block]
-                tile[: part.shape[0], : part.shape[1]] = part
-                yield tile
-
-    @contextmanager
-    def explaining(self) -> Iterator[None]:
-        """Say in an `OSError` what to do."""
-        try:
-            yield
-        except OSError as error:
-            raise OSError(
-                f"{self.path} cannot be written ({error}). Make room on the disk, and allow writing there, and run the "
-                f"same again: it goes on from what is in {self.folder}."
-            ) from error
+def tiles(pages: np.ndarray) -> Iterator[np.ndarray]:
+    """All tiles of a file in its order, `(TILE, TILE)`; those at the border are padded with 0."""
+    height, width = pages.shape[-2:]
+    for place in np.ndindex(pages.shape[:-2]):
+        for block in blocks((height, width), TILE):
+            tile = np.zeros((TILE, TILE), dtype=pages.dtype)
+            part = pages[place][block]
+            tile[: part.shape[0], : part.shape[1]] = part
+            yield tile
 
 
 def read_description(path: str | Path) -> dict[str, Any] | None:
-    """The description of a file that `TiledPrediction` wrote, or nothing if it is another file or not there."""
+    """The description of a file that `write_result` wrote, or nothing if it is another file or not there."""
     try:
         with TiffFile(path) as file:
-            description = json.loads(file.pages.first.description)
-    except (FileNotFoundError, LookupError, TypeError, ValueError):
+            text = ElementTree.fromstring(file.ome_metadata or "").findtext("{*}Image/{*}Description")
+        description = json.loads(text or "")
+    except DAMAGE:
         return None
     return description if isinstance(description, dict) else None
+
+
+def read_page(path: str | Path, index: int) -> np.ndarray:
+    """A slice `(H, W)` of a file of one channel that `write_result` wrote.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        with TiffFile(path, is_ome=False) as file:
+            return file.pages[index].asarray()
+    except DAMAGE as error:
+        raise ValueError(f"{path} cannot be read ({error}). Remove it, and make it again.") from error

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Colours of dense features: the first three principal components as red, green and blue.
+"""Dense features as colours: the first three principal components as red, green and blue.
 
-Colours are turned so that like colours mean like things in all models (figure 5 of arXiv 2603.16840).
+Components are turned so that like colours mean like things in all models (figure 5 of arXiv 2603.16840).
 """
 
 from collections.abc import Sequence

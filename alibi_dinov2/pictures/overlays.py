@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from PIL import Image
 
-from alibi_dinov2.io.image_files import ImageFile
+from alibi_dinov2.io.image_regions import ImageRegions
 from alibi_dinov2.pictures.colours import class_colours
 from alibi_dinov2.pictures.panels import LINE_HEIGHT, heading, stack
 
@@ -17,13 +17,13 @@ BAND = 128  # rows of the overlay that are read at once
 
 
 def overlay(
-    image: ImageFile, classes: ImageFile, index: int, numbers: Sequence[int], names: Sequence[str]
+    image: ImageRegions, classes: np.ndarray, index: int, numbers: Sequence[int], names: Sequence[str]
 ) -> Image.Image:
     """A slice under the colours of its classes, with their outlines and a legend; at most 2000 pixels a side.
 
     Args:
         image: what was segmented.
-        classes: its class maps, of the same shape.
+        classes: the class map of the slice, `(H, W)` uint8.
         index: of the slice.
         numbers, names: of the classes.
     """
@@ -32,9 +32,7 @@ def overlay(
     labels = reduced(
         image.shape,
         step,
-        lambda rows, columns: classes.stored(index, rows, columns, indices=True)[
-            step // 2 :: step, step // 2 :: step, 0
-        ],
+        lambda rows, columns: classes[rows, columns][step // 2 :: step, step // 2 :: step],
     )
     colours = class_colours()[labels]
     shares = np.where(outlines(labels), 1, OPACITY)[..., None]

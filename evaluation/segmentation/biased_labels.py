@@ -43,13 +43,13 @@ from tqdm.auto import tqdm
 
 from alibi_dinov2.features.backbone import Backbone
 from alibi_dinov2.features.classical_features import ClassicalFeatures
+from alibi_dinov2.features.columns import named_backbones
 from alibi_dinov2.features.feature_cache import FeatureCache
 from alibi_dinov2.io.files import new_file
 from alibi_dinov2.io.images import read_image
 from alibi_dinov2.pictures.colours import class_colours
 from alibi_dinov2.pictures.panels import caption, image_tile, panel
 from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
-from evaluation.figures import named_backbones
 from evaluation.position.clusters import ImageClusters, count_conflicts, summarise
 from evaluation.report.records import DatasetFacts, Stopwatch, describe_images, make_record
 from evaluation.segmentation.comparison import (
@@ -251,7 +251,7 @@ def command(arguments) -> list[dict[str, Any]]:
     picture = read_image(arguments.image)
     image, labels = np.asarray(picture), read_mask(arguments.labels, str(arguments.labels))
     dataset = describe_images(arguments.image.resolve().parent.name, [picture])
-    backbones = named_backbones(arguments)
+    backbones = named_backbones(arguments.models, arguments.names, arguments.device)
     settings = segmenter_settings(arguments) | {"seed": arguments.seed}
     cache = FeatureCache(arguments.cache)
     classical = segment(image, labels, None, FILTERS, **settings)

@@ -46,7 +46,7 @@ def segmenter_settings(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def with_versions(record: dict[str, Any]) -> dict[str, Any]:
-    """A record that names these versions as well."""
+    """A record that names the versions of what a segmenter depends on as well."""
     return record | {"versions": record["versions"] | library_versions()}
 
 

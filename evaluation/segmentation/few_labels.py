@@ -29,13 +29,13 @@ from tqdm.auto import tqdm
 
 from alibi_dinov2.features.backbone import Backbone
 from alibi_dinov2.features.classical_features import ClassicalFeatures
+from alibi_dinov2.features.columns import named_backbones
 from alibi_dinov2.features.feature_cache import FeatureCache
 from alibi_dinov2.io.files import write_json
 from alibi_dinov2.pictures.colours import OKABE_ITO
 from alibi_dinov2.segmentation.pixel_classifiers import PixelClassifier, fit_classifier
 from alibi_dinov2.segmentation.saved_segmenter import library_versions
 from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
-from evaluation.figures import named_backbones
 from evaluation.position.positional_figures import save_figure, subplots
 from evaluation.report.records import Stopwatch, make_record
 from evaluation.segmentation.comparison import (
@@ -324,7 +324,12 @@ def command(arguments) -> list[dict[str, Any]]:
     train, test = open_data(arguments.data, labels, arguments.train_images)
     drawing = Drawing(arguments.rounds, arguments.seeds, arguments.length, arguments.width)
     records, curves = measure(
-        named_backbones(arguments), train, test, drawing, arguments.cache, **segmenter_settings(arguments)
+        named_backbones(arguments.models, arguments.names, arguments.device),
+        train,
+        test,
+        drawing,
+        arguments.cache,
+        **segmenter_settings(arguments),
     )
     save_figure(curve_figure(curves), arguments.figure)
     print(curve_table(curves))
