@@ -6,8 +6,9 @@
 * `scikit_learn`: a pipeline of StandardScaler and Ridge for each channel, layer and draw of patches. All ramps are its
   targets at once, which is quicker than a pipeline for each.
 * `closed_form`: `evaluation.position.channel_probes.channel_r2`.
-* `report`: all that `evaluation.position.positional_bias` does with an image's features by default, so also the linear and the
-  ridge probe of all channels together; for the layers and draws of the whole report, not the few that are compared.
+* `report`: all that `evaluation.position.positional_bias` does with an image's features by default, so also the linear
+  and the ridge probe of all channels together; for the layers and draws of the whole report, not the few that are
+  compared.
 
 Features are random, with a slope from left to right, at the size of a ViT-S/14 at 518 pixels. Times are medians of runs
 that take turns in one process, after one that is not counted. They are seconds of one processor core and not of the

@@ -1,31 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of dense features: the first three principal components as red, green and blue.
+"""Dense features as colours: the first three principal components as red, green and blue.
 
-    python -m alibi_dinov2.pictures.feature_colours --models teacher student --images data/micrographs --size 518 --output panel.png
-
-Each image has components of its own, turned so that like colours mean like things in all models (figure 5 of arXiv
-2603.16840). The paper's other figures of components are this command with other models, sizes and options:
-
-    --shared --foreground                  images of one kind in common components, background black (S13)
-    --standardise                          every channel at equal variance first (S12)
-    --models nope alibi                    the bias beside none (S9)
-    --models constant learned              constant beside learned slopes (S7)
-    --models before after                  without and with the high-resolution stage (S8)
-    --size 224 518 1022                    growing inputs (S11)
+Components are turned so that like colours mean like things in all models (figure 5 of arXiv 2603.16840).
 """
 
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
 from sklearn.decomposition import PCA
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-
-from alibi_dinov2.features.dense_features import dense_features
-from alibi_dinov2.io.images import read_image
-from alibi_dinov2.pictures.panels import image_tile, map_tile, panel, resample
-from evaluation.figures import figure_columns, figure_parser, image_paths, run_figure
 
 COMPONENTS = 3
 CONSTANT = 1e-4  # features that spread less are the same in all patches: rounding makes them differ by about 1e-6
@@ -170,31 +154,9 @@ def feature_colours(
     return [colours(first), *(colours(align_components(other, first)) for other in others)]
 
 
-def main() -> None:
-    parser = figure_parser(__doc__)
-    parser.add_argument("--shared", action="store_true", help="one basis for all images of a model, not one for each")
-    parser.add_argument("--foreground", action="store_true", help="components of the foreground; background is black")
-    parser.add_argument("--standardise", action="store_true", help="bring every channel to variance 1 first")
-
-    def command(arguments) -> Image.Image:
-        images = [read_image(path) for path in image_paths(arguments)]
-        labels, features = ["image"], []
-        for column in figure_columns(arguments):
-            labels.append(column.label)
-            features.append(list(dense_features(column.backbone, images, column.size, progress=True)))
-        by_image = list(zip(*features, strict=True))
-        groups = [features] if arguments.shared else [[[array] for array in maps] for maps in by_image]
-        rows = []
-        for models in groups:
-            rows += list(zip(*feature_colours(models, arguments.standardise, arguments.foreground), strict=True))
-        tiles = [
-            [image_tile(image), *(map_tile(picture, image) for picture in row)]
-            for image, row in zip(images, rows, strict=True)
-        ]
-        return panel(tiles, labels)
-
-    run_figure(parser, command)
-
-
-if __name__ == "__main__":
-    main()
+def resample(values: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """The nearest values on a grid of another size: `(h, w, ...)` -> `(rows, columns, ...)`."""
+    height, width = values.shape[:2]
+    row = (2 * np.arange(rows) + 1) * height // (2 * rows)
+    column = (2 * np.arange(columns) + 1) * width // (2 * columns)
+    return values[row[:, None], column]

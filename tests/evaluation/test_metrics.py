@@ -12,10 +12,10 @@ from pathlib import Path
 import evaluate
 import numpy as np
 import pytest
-from evaluation.metrics.miou.miou import MeanIoU
-from evaluation.metrics.positional_score.positional_score import PositionalScore
 from huggingface_hub import RepoCard
 
+from evaluation.metrics.miou.miou import MeanIoU
+from evaluation.metrics.positional_score.positional_score import PositionalScore
 from evaluation.position.positional_probe import probe_images, summarise
 from evaluation.semantics.miou import confusion_matrix, iou_per_class, mean_iou, pixel_accuracy
 
