@@ -22,10 +22,11 @@ from alibi_dinov2.features.deep_features import DeepFeatures
 from alibi_dinov2.features.feature_cache import DEFAULT_FOLDER, FeatureCache
 from alibi_dinov2.features.feature_files import FORMATS, export_features
 from alibi_dinov2.features.zoo import MODELS
-from alibi_dinov2.io.files import new_file, require_new_folder
+from alibi_dinov2.io.files import require_new_folder
 from alibi_dinov2.io.fractions import TABLE, add_fractions, fractions_of, fractions_text, read_fractions
 from alibi_dinov2.io.images import read_image
 from alibi_dinov2.io.pairing import named_paths, pair_by_name, result_names
+from alibi_dinov2.pictures.panels import save_figure
 from alibi_dinov2.segmentation.fitting import LABEL_SUFFIXES, fit_files
 from alibi_dinov2.segmentation.pixel_classifiers import savable_classifiers
 from alibi_dinov2.segmentation.prediction import DTYPES, Outputs, predict_files, result_paths
@@ -140,9 +141,8 @@ def pca(arguments: argparse.Namespace) -> None:
     picture = feature_panel(
         images, columns(backbones, arguments.size), arguments.shared, arguments.standardise, arguments.foreground
     )
-    with new_file(arguments.output) as temporary:
-        picture.save(temporary, format="PNG")
-    print(f"{arguments.output}: {picture.width}×{picture.height} pixels")
+    save_figure(picture, arguments.output)
+    print(f"{arguments.output}: {len(images)} images")
 
 
 def add_fit(commands: argparse._SubParsersAction, shared: list[argparse.ArgumentParser]) -> None:

@@ -1,17 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images beside the first three principal components of their features, a column for each model.
 
-Figures 5, S7 to S9 and S11 to S13 of arXiv 2603.16840 are of this kind.
+Each image has components of its own, turned so that like colours mean like things in all models (figure 5 of arXiv
+2603.16840). The paper's other figures of components are this panel with other models, sizes and options:
+
+    shared, foreground        images of one kind in common components, background black (S13)
+    standardise               every channel at equal variance first (S12)
+    NoPE beside ALiBi         the bias beside none (S9)
+    constant beside learned   slopes (S7)
+    before beside after       without and with the high-resolution stage (S8)
+    several sizes             growing inputs (S11)
 """
 
 from collections.abc import Sequence
 
+import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image
 
 from alibi_dinov2.features.columns import Column
 from alibi_dinov2.features.dense_features import dense_features
 from alibi_dinov2.pictures.feature_colours import feature_colours
-from alibi_dinov2.pictures.panels import image_tile, map_tile, panel
+from alibi_dinov2.pictures.panels import Tile, image_tile, panel
 
 
 def feature_panel(
@@ -20,7 +30,7 @@ def feature_panel(
     shared: bool = False,
     standardise: bool = False,
     foreground: bool = False,
-) -> Image.Image:
+) -> Figure:
     """A row for each image: the image, and its features in each column's model as colours.
 
     Args:
@@ -35,9 +45,11 @@ def feature_panel(
     features = [list(dense_features(column.backbone, images, column.size, progress=True)) for column in columns]
     by_image = list(zip(*features, strict=True))
     groups = [features] if shared else [[[array] for array in maps] for maps in by_image]
-    rows = [row for models in groups for row in zip(*feature_colours(models, standardise, foreground), strict=True)]
-    tiles = [
-        [image_tile(image), *(map_tile(picture, image) for picture in row)]
-        for image, row in zip(images, rows, strict=True)
+    pictures: list[tuple[np.ndarray, ...]] = []
+    for models in groups:
+        pictures += zip(*feature_colours(models, standardise, foreground), strict=True)
+    rows = [
+        [image_tile(np.asarray(image)), *(Tile(picture, image.size) for picture in row)]
+        for image, row in zip(images, pictures, strict=True)
     ]
-    return panel(tiles, ["image", *(column.label for column in columns)])
+    return panel(rows, ["image", *(column.label for column in columns)])

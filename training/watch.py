@@ -5,13 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from alibi_dinov2.features.backbone import Backbone
 from alibi_dinov2.features.dense_features import dense_features
-from alibi_dinov2.io.files import new_file
 from alibi_dinov2.pictures.feature_colours import feature_colours
-from alibi_dinov2.pictures.panels import image_tile, map_tile, panel
+from alibi_dinov2.pictures.panels import Tile, image_tile, panel, save_figure
 from evaluation.position.positional_probe import probe_images, summarise
 from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor, Dinov2AlibiModel
 
@@ -41,9 +41,11 @@ def watcher(
         student.train(training)
         if writes:
             pairs = list(zip(images, maps, strict=True))[:PICTURED]
-            rows = [[image_tile(image), map_tile(feature_colours([[array]])[0][0], image)] for image, array in pairs]
-            with new_file(run / "pictures" / f"step-{step:08d}.png") as temporary:
-                panel(rows, ["image", f"step {step}"]).save(temporary, format="PNG")
+            rows = [
+                [image_tile(np.asarray(image)), Tile(feature_colours([[array]])[0][0], image.size)]
+                for image, array in pairs
+            ]
+            save_figure(panel(rows, ["image", f"step {step}"]), run / "pictures" / f"step-{step:08d}.png")
         return summarise(probe_images(maps))
 
     return look

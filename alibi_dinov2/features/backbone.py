@@ -12,17 +12,18 @@ import torch
 from PIL import Image
 from transformers import AutoConfig, AutoModel, BaseImageProcessor, PreTrainedModel
 
-from alibi_dinov2.features.token_layout import load_processor, patch_size_of, prepare_config, vision_tower
+from alibi_dinov2.features.token_layout import load_processor, patch_size_of, prepare_config, stride_of, vision_tower
+from alibi_dinov2.features.weights import files_sha256, weights_files, weights_sha256
 from alibi_dinov2.features.zoo import MODELS
 from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor
 
 
 @dataclass(frozen=True)
 class Removal:
-    """Something that is done about positional bias on top of a backbone; see `evaluation.removals.removals`.
+    """Something that is done about positional bias on top of a backbone; see `evaluation.removals`.
 
     Attributes:
-        name: one of `evaluation.removals.removals.REMOVALS`.
+        name: one of `evaluation.removals.fitting.REMOVALS`.
         parameters: all that it depends on, as JSON values.
         forwards: passes of the backbone per image.
         apply: from a function, pixels `(B, 3, H, W)` -> the backbone's own features `(B, h, w, D)`, and pixels, to
@@ -44,13 +45,28 @@ class Removal:
 
 @dataclass(frozen=True)
 class Backbone:
-    """A model, its image processor, the Hub id or folder they came from, and what is done to its features, if so."""
+    """A model and its image processor.
+
+    Attributes:
+        model: with patch tokens, in evaluation mode.
+        processor: whose mean and standard deviation are used.
+        source: the Hub id or folder they came from.
+        name: what records call it.
+        removal: what is done to its features, if anything.
+        weights_sha256: which weights these are, found when they were loaded: the SHA-256 of their file, see
+            `files_sha256`; that of the tensors (`weights_sha256`) for a model that was never in a file.
+    """
 
     model: PreTrainedModel = field(repr=False)
     processor: BaseImageProcessor = field(repr=False)
     source: str
     name: str
     removal: Removal | None = None
+    weights_sha256: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.weights_sha256:
+            object.__setattr__(self, "weights_sha256", weights_sha256(self.model))
 
 
 def load_backbone(
@@ -77,7 +93,11 @@ def load_backbone(
         raise ValueError(f"{source} needs a library that is not installed: {' '.join(str(error).split())}") from error
     model = vision_tower(model).eval().to(device)
     return Backbone(
-        model, load_processor(source, config), source, name or (folder.resolve().name if folder else source)
+        model,
+        load_processor(source, config),
+        source,
+        name or (folder.resolve().name if folder else source),
+        weights_sha256=files_sha256(weights_files(source)),
     )
 
 
@@ -88,6 +108,11 @@ def patch_shape(backbone: Backbone) -> tuple[int, int]:
         ValueError: the model has no patch size.
     """
     return patch_size_of(backbone.model)
+
+
+def patch_step(backbone: Backbone) -> tuple[int, int]:
+    """How many pixels patches lie below and beside each other: their height and width, or less if they overlap."""
+    return stride_of(backbone.model)
 
 
 def image_processor(backbone: Backbone, size: int) -> Dinov2AlibiImageProcessor:

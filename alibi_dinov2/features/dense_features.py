@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one way from images to dense features, for any vision backbone with patch tokens."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -73,7 +73,8 @@ def dense_features(
         layers: as in `patch_features`; arrays are `(len(layers), h, w, D)` then.
     """
     remaining = iter(images)
-    with tqdm(desc=f"features of {backbone.name}", unit="img", disable=not progress) as bar:
+    total = len(images) if isinstance(images, Sized) else None
+    with tqdm(desc=f"features of {backbone.name}", total=total, unit="img", disable=not progress) as bar:
         while group := list(islice(remaining, batch_size)):
             features = patch_features(backbone, preprocess(backbone, group, size), layers)
             yield from features if layers is None else features.swapaxes(0, 1)

@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Dense features on disk or in memory, so that an image goes through a backbone once, whatever is done with them.
 
-Those on disk are filed under the SHA-256 of all that they depend on: the image's pixels, the model and every setting.
-So nothing ever has to be invalidated, and several processes may share a folder.
+Those on disk are filed under the SHA-256 of all that they depend on: the image's pixels, the model, every setting and
+the versions of the libraries. So nothing ever has to be invalidated, and several processes may share a folder. What was
+not used for longest goes when the folder has grown beyond its limit.
 """
 
 import hashlib
 import json
+import os
+import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +23,28 @@ from huggingface_hub.constants import HF_HOME
 from PIL import Image
 
 from alibi_dinov2.features.backbone import Backbone
-from alibi_dinov2.features.weights import weights_sha256
 from alibi_dinov2.io.tensor_store import TensorStore
 
 DEFAULT_FOLDER = Path(HF_HOME) / "alibi_dinov2" / "features"
+DEFAULT_LIMIT = 20 * 2**30  # bytes: some 20,000 images at 518 px through a ViT-S
+LIBRARIES = ("numpy", "pillow", "torch", "transformers")  # that features depend on
+ROOM = 16  # a folder above its limit is cut to one part in so many less
+ABANDONED = 3600  # seconds after which a half-written file is that of a process that was killed
 
 
 def backbone_fingerprint(backbone: Backbone) -> str:
-    """SHA-256 over class, configuration, weights, normalisation and removal of a backbone, in hexadecimal."""
+    """SHA-256 over class, configuration, weights, dtype, normalisation and removal of a backbone, in hexadecimal.
+
+    It is the same wherever the weights lie and whatever the version of Transformers.
+    """
     model, processor, removal = backbone.model, backbone.processor, backbone.removal
-    config = model.config.to_dict()
-    config.pop("_name_or_path", None)
+    config = {
+        name: value
+        for name, value in model.config.to_dict().items()
+        if name not in ("_name_or_path", "transformers_version")
+    }
     facts = {
-        "model": [type(model).__name__, config, weights_sha256(model)],
+        "model": [type(model).__name__, config, backbone.weights_sha256, str(model.dtype)],
         "normalisation": [list(processor.image_mean), list(processor.image_std)],
         "removal": removal and [removal.name, removal.parameters],
     }
@@ -44,11 +58,20 @@ class FeatureCache:
 
     Args:
         folder: made when something is first stored. It may be removed at any time.
+        limit: bytes that the files may take. Beyond it, those that were neither stored nor loaded for longest are
+            removed, whichever process they are of. A process looks after each sixteenth of the limit that it has
+            stored, so that several of them may exceed it by as much each.
+
+    Raises:
+        ValueError: the limit is below 0.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path, limit: int = DEFAULT_LIMIT) -> None:
+        if limit < 0:
+            raise ValueError(f"The limit of a feature cache is {limit} bytes; it must be 0 or more.")
+        self.folder, self.limit = Path(folder), limit
         self.files = TensorStore(folder)
+        self.unchecked = limit  # bytes stored since the folder was last looked through: the first time, look
 
     @staticmethod
     def key(fingerprint: str, image: Image.Image, **settings: Any) -> str:
@@ -59,7 +82,8 @@ class FeatureCache:
             image: that the features are of.
             settings: everything else that they depend on, such as `size` and `layers`; JSON values.
         """
-        identity = json.dumps([fingerprint, image.mode, settings], sort_keys=True)
+        versions = {name: version(name) for name in LIBRARIES}
+        identity = json.dumps([fingerprint, image.mode, settings, versions], sort_keys=True)
         return TensorStore.key(torch.from_numpy(np.array(image)), identity)
 
     def store(self, key: str, features: np.ndarray) -> None:
@@ -74,14 +98,20 @@ class FeatureCache:
             raise ValueError(f"Features that are not finite, or beyond ±{limit}, cannot be kept in half precision.")
         half = torch.from_numpy(np.ascontiguousarray(features, dtype=np.float16))
         self.files.write(key, {"features": half, "checksum": checksum(half)})
+        self.unchecked += half.nbytes
+        if self.unchecked >= self.limit // ROOM:
+            self.prune()
 
     def load(self, key: str) -> np.ndarray | None:
         """An array as float32, or `None` if it is not there or damaged."""
         tensors = self.files.read(key) or {}
         if tensors.keys() != {"features", "checksum"}:
             return None
-        intact = torch.equal(tensors["checksum"], checksum(tensors["features"]))
-        return tensors["features"].numpy().astype(np.float32) if intact else None
+        if not torch.equal(tensors["checksum"], checksum(tensors["features"])):
+            return None
+        with suppress(OSError):  # another process has removed it meanwhile, or the folder is read-only
+            os.utime(self.files.path(key))
+        return tensors["features"].numpy().astype(np.float32)
 
     def get(self, key: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
         """An array as float32, computed and stored if it is not there; rounded to half precision either way."""
@@ -90,6 +120,25 @@ class FeatureCache:
         features = compute()
         self.store(key, features)
         return features.astype(np.float16).astype(np.float32)
+
+    def prune(self) -> None:
+        """Remove the files that were not used for longest, if all together are larger than the limit; and what killed
+        processes have left half-written."""
+        found, now = [], time.time()
+        for path in self.folder.glob("[0-9a-f][0-9a-f]/*.safetensors"):
+            with suppress(FileNotFoundError):  # removed by another process
+                facts = path.stat()
+                if not path.name.startswith("."):
+                    found.append((facts.st_mtime, facts.st_size, path))
+                elif now - facts.st_mtime > ABANDONED:
+                    path.unlink()
+        self.unchecked, total = 0, sum(size for _, size, _ in found)
+        allowed = self.limit - self.limit // ROOM if total > self.limit else total
+        for _, size, path in sorted(found):
+            if total <= allowed:
+                break
+            path.unlink(missing_ok=True)
+            total -= size
 
 
 class MemoryCache:

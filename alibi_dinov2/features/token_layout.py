@@ -61,6 +61,13 @@ def patch_size_of(model: PreTrainedModel) -> tuple[int, int]:
     return as_pair(patch_size)
 
 
+def stride_of(model: PreTrainedModel) -> tuple[int, int]:
+    """How many pixels patches lie below and beside each other: `patch_stride` of the model's configuration, or the
+    patch's own height and width, as in most models; raises what `patch_size_of` raises."""
+    stride = getattr(model.config, "patch_stride", None)
+    return patch_size_of(model) if stride is None else as_pair(stride)
+
+
 def prefix_tokens(model: PreTrainedModel) -> int:
     """How many tokens come before the patches: [CLS], registers, DeiT's distillation token; 0 if there is none."""
     return sum(
@@ -103,9 +110,12 @@ def patch_maps(
 
 
 def grid_of(model: PreTrainedModel, pixel_values: torch.Tensor) -> tuple[int, int]:
-    """Rows and columns of patches of `(B, 3, H, W)` pixels."""
-    height, width = patch_size_of(model)
-    return pixel_values.shape[-2] // height, pixel_values.shape[-1] // width
+    """Rows and columns of patches of `(B, 3, H, W)` pixels; with a stride below their size patches overlap."""
+    rows, columns = (
+        (side - patch) // stride + 1
+        for side, patch, stride in zip(pixel_values.shape[-2:], patch_size_of(model), stride_of(model), strict=True)
+    )
+    return rows, columns
 
 
 def forward(model: PreTrainedModel, pixel_values: torch.Tensor, **options: Any):

@@ -11,8 +11,6 @@ from sklearn.decomposition import PCA
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from alibi_dinov2.pictures.panels import resample
-
 COMPONENTS = 3
 CONSTANT = 1e-4  # features that spread less are the same in all patches: rounding makes them differ by about 1e-6
 TRIMMED = 1.0  # percent at either end: a few outlying patches would else take all the contrast
@@ -154,3 +152,11 @@ def feature_colours(
     """
     first, *others = [principal_components(maps, standardise, foreground) for maps in models]
     return [colours(first), *(colours(align_components(other, first)) for other in others)]
+
+
+def resample(values: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """The nearest values on a grid of another size: `(h, w, ...)` -> `(rows, columns, ...)`."""
+    height, width = values.shape[:2]
+    row = (2 * np.arange(rows) + 1) * height // (2 * rows)
+    column = (2 * np.arange(columns) + 1) * width // (2 * columns)
+    return values[row[:, None], column]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Class maps drawn over their images, at a size that can be looked at, and the colours of classes."""
+"""Class maps drawn over their images, at a size that can be looked at, and a legend of their classes."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,11 +8,10 @@ from PIL import Image
 
 from alibi_dinov2.io.image_regions import ImageRegions
 from alibi_dinov2.pictures.colours import class_colours
-from alibi_dinov2.pictures.panels import LINE_HEIGHT, heading, stack
+from alibi_dinov2.pictures.panels import legend_strip
 
 MAX_SIDE = 2000  # pixels
 OPACITY = 0.35  # of the colour of a class over the image
-LEGEND_WIDTH = 140  # pixels of a name
 BAND = 128  # rows of the overlay that are read at once
 
 
@@ -34,10 +33,19 @@ def overlay(
         step,
         lambda rows, columns: classes[rows, columns][step // 2 :: step, step // 2 :: step],
     )
-    colours = class_colours()[labels]
-    shares = np.where(outlines(labels), 1, OPACITY)[..., None]
-    blended = np.round((1 - shares) * pixels + shares * colours).astype(np.uint8)
-    return stack([Image.fromarray(blended), legend(numbers, names, blended.shape[1])], horizontal=False)
+    blended = blend(pixels, labels, np.where(outlines(labels), 1, OPACITY))
+    colours = class_colours()
+    strip = legend_strip(
+        [(name, colours[number]) for number, name in zip(numbers, names, strict=True)], len(blended[0])
+    )
+    margin = strip.shape[1] - blended.shape[1]  # of an image that is narrower than a name
+    return Image.fromarray(np.concatenate([np.pad(blended, ((0, 0), (0, margin), (0, 0)), constant_values=255), strip]))
+
+
+def blend(pixels: np.ndarray, labels: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """An image `(H, W, 3)` under the colours of its classes `(H, W)`, whose shares `(H, W)` are 0 to 1; uint8."""
+    shares = shares[..., None]
+    return np.round((1 - shares) * pixels + shares * class_colours()[labels]).astype(np.uint8)
 
 
 def reduced(shape: tuple[int, int], step: int, read: Callable[[slice, slice], np.ndarray]) -> np.ndarray:
@@ -59,20 +67,3 @@ def outlines(labels: np.ndarray) -> np.ndarray:
     edges[:, :-1] |= labels[:, :-1] != labels[:, 1:]
     edges[:-1] |= labels[:-1] != labels[1:]
     return edges
-
-
-def legend(numbers: Sequence[int], names: Sequence[str], width: int) -> Image.Image:
-    """The colours of classes and their names, in as many lines as it takes."""
-    entries = [
-        stack(
-            [
-                Image.new("RGB", (LINE_HEIGHT, LINE_HEIGHT), tuple(class_colours()[number].tolist())),
-                heading([name], LEGEND_WIDTH),
-            ],
-            horizontal=True,
-        )
-        for number, name in zip(numbers, names, strict=True)
-    ]
-    in_line = max(width // entries[0].width, 1)
-    lines = [stack(entries[start : start + in_line], horizontal=True) for start in range(0, len(entries), in_line)]
-    return stack(lines, horizontal=False)

@@ -21,14 +21,15 @@ clusters they add up to 1. A model that a roll cannot change, such as ALiBi on a
 however poor its features: read `miou` beside them.
 """
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
@@ -36,21 +37,21 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm.auto import tqdm
 
-from alibi_dinov2.features.backbone import Backbone, patch_shape, preprocess
+from alibi_dinov2.features.backbone import Backbone, patch_step, preprocess
 from alibi_dinov2.features.dense_features import patch_features
 from alibi_dinov2.io.files import write_json
-from alibi_dinov2.io.images import find_images, read_image
-from alibi_dinov2.pictures.feature_colours import CONSTANT, relative_spread
-from alibi_dinov2.pictures.panels import caption, heading, image_tile, map_tile, panel, resample
-from evaluation.arguments import command_line
-from evaluation.figures import figure_columns, figure_parser, image_paths, run_figure
+from alibi_dinov2.io.images import read_image
+from alibi_dinov2.pictures.colours import class_colours
+from alibi_dinov2.pictures.feature_colours import CONSTANT, relative_spread, resample
+from alibi_dinov2.pictures.panels import Tile, image_tile, panel
+from evaluation.command import command_line, figure_columns, figure_parser, image_paths, record_name, run_figure
+from evaluation.position.rolls import roll_map
 from evaluation.report.records import DatasetFacts, Stopwatch, describe_images, make_record
 from evaluation.semantics.miou import VOID, confusion_matrix, mean_iou
-from evaluation.semantics.segmentation_data import read_mask, require_size_of
+from evaluation.semantics.segmentation_data import read_pairs
 
 RESTARTS = 15
 DEFAULT_COUNT = 4
-COLOUR_MAP, COLOURS = "tab10", 10
 
 
 @dataclass(frozen=True)
@@ -87,18 +88,17 @@ def cluster_map(clusters: Pipeline, features: np.ndarray) -> np.ndarray:
     return clusters.predict(features.reshape(-1, features.shape[-1])).reshape(features.shape[:2])
 
 
-def count_conflicts(labels: np.ndarray, rolled: np.ndarray, shift: tuple[int, int]) -> np.ndarray:
+def count_conflicts(labels: np.ndarray, rolled: np.ndarray, carried: np.ndarray) -> np.ndarray:
     """How many patches' position and content want different clusters, and with which of the two they side.
 
     Args:
         labels: `(h, w)`, clusters of the image.
         rolled: `(h, w)`, clusters of the rolled image.
-        shift: by how many patches the content moved down and to the right.
+        carried: `(h, w)`, `labels` rolled like the image.
 
     Returns:
         `(4,)` integers: all patches, those in conflict, and of these those that side with position and with content.
     """
-    carried = np.roll(labels, shift, axis=(0, 1))
     conflict = carried != labels
     return np.array(
         [labels.size, conflict.sum(), (conflict & (rolled == labels)).sum(), (conflict & (rolled == carried)).sum()]
@@ -135,11 +135,12 @@ def cluster_image(backbone: Backbone, image: Image.Image, size: int, count: int,
     clusters = fit_clusters(features, count, seed)
     labels = cluster_map(clusters, features)
     down, right = labels.shape[0] // 2, labels.shape[1] // 2
-    height, width = patch_shape(backbone)
+    height, width = patch_step(backbone)
     conflicts = np.zeros(4, dtype=int)
     for rows, columns in ((down, 0), (0, right), (down, right)):
         (rolled,) = patch_features(backbone, torch.roll(pixels, (rows * height, columns * width), dims=(-2, -1)))
-        conflicts += count_conflicts(labels, cluster_map(clusters, rolled), (rows, columns))
+        carried = roll_map(labels, (rows, columns), backbone)
+        conflicts += count_conflicts(labels, cluster_map(clusters, rolled), carried)
     return ImageClusters(labels, conflicts)
 
 
@@ -210,27 +211,9 @@ def count_classes(masks: Sequence[np.ndarray]) -> int:
     return int(labels.max()) + 1
 
 
-def read_masks(folder: Path, paths: Sequence[Path], images: Sequence[Image.Image]) -> list[np.ndarray]:
-    """The masks of images, `(H, W)` uint8 each; a mask has the name of its image but for the suffix.
-
-    Raises:
-        ValueError: an image has no mask, or one of another size; the message names it.
-        FileNotFoundError: there is no such folder, or no image in it.
-    """
-    by_name = {path.stem: path for path in find_images(folder)}
-    if missing := [path.name for path in paths if path.stem not in by_name]:
-        raise ValueError(f"{folder} has no mask for {len(missing)} images, among them {', '.join(missing[:5])}.")
-    files = [by_name[path.stem] for path in paths]
-    masks = [read_mask(file, str(file)) for file in files]
-    for image, mask, file in zip(images, masks, files, strict=True):
-        require_size_of(image, mask, str(file))
-    return masks
-
-
 def label_colours(labels: np.ndarray) -> np.ndarray:
-    """Labels `(h, w)` as uint8 colours `(h, w, 3)`, which repeat after ten; `VOID` is black."""
-    colours = matplotlib.colormaps[COLOUR_MAP](labels % COLOURS, bytes=True)[..., :3]
-    return np.where(labels[..., None] == VOID, np.uint8(0), colours)
+    """Labels `(h, w)` from 0 as uint8 colours `(h, w, 3)`, those of the classes from 1; `VOID` is black."""
+    return class_colours()[np.where(labels == VOID, 0, labels % VOID + 1)]
 
 
 def figures_text(metrics: dict[str, float]) -> str:
@@ -243,7 +226,7 @@ def cluster_panel(
     images: Sequence[Image.Image],
     columns: Sequence[tuple[str, Sequence[ImageClusters]]],
     masks: Sequence[np.ndarray] | None = None,
-) -> Image.Image:
+) -> Figure:
     """A row per image: the image, its mask, and the clusters of each model over their figures; at the end all together.
 
     Args:
@@ -255,48 +238,52 @@ def cluster_panel(
     classes = count_classes(references)
     rows = []
     for index, (image, reference) in enumerate(zip(images, references, strict=True)):
-        row = [image_tile(image)] + ([map_tile(label_colours(reference), image)] if masks else [])
+        row = [image_tile(np.asarray(image))] + ([Tile(label_colours(reference), image.size)] if masks else [])
         for _, found in columns:
             matched = match_clusters(resample(found[index].labels, *reference.shape), reference, classes)
-            row.append(
-                caption(map_tile(label_colours(matched), image), figures_text(summarise(found[index : index + 1])))
-            )
+            text = figures_text(summarise(found[index : index + 1]))
+            row.append(Tile(label_colours(matched), image.size, text))
         rows.append(row)
-    width = rows[0][0].width
-    texts = [
+    footer = [
         f"{len(images)} images:",
         *([""] if masks else []),
         *(figures_text(summarise(found)) for _, found in columns),
     ]
-    rows.append([heading([text], width) for text in texts])
-    return panel(rows, ["image", *(["mask"] if masks else []), *(label for label, _ in columns)])
+    return panel(rows, ["image", *(["mask"] if masks else []), *(label for label, _ in columns)], footer)
 
 
-def main() -> None:
+def make_parser() -> argparse.ArgumentParser:
+    """The options of this command."""
     parser = figure_parser(__doc__)
     parser.add_argument("--clusters", type=int, help="how many; by default as many as classes, or 4 without masks")
     parser.add_argument("--masks", type=Path, help="folder of masks named like the images: 0 to K - 1, 255 is void")
     parser.add_argument("--dataset", help="what records call the images; by default the name of their folder")
     parser.add_argument("--records", type=Path, help="folder for a result record (JSON) of each model and size")
+    return parser
 
-    def command(arguments) -> Image.Image:
-        paths = image_paths(arguments)
+
+def command(arguments: argparse.Namespace) -> Figure:
+    """The picture that the options ask for; the records are written on the way."""
+    paths = image_paths(arguments)
+    masks = None
+    if arguments.masks:
+        images, masks = read_pairs(arguments.images, arguments.masks)
+    else:
         images = [read_image(path) for path in paths]
-        masks = read_masks(arguments.masks, paths, images) if arguments.masks else None
-        count = arguments.clusters or (count_classes(masks) if masks else DEFAULT_COUNT)
-        dataset = describe_images(arguments.dataset or paths[0].resolve().parent.name, images)
-        columns = []
-        for column in figure_columns(arguments):
-            record, found = measure(column.backbone, images, dataset, column.size, count, masks, arguments.seed)
-            columns.append((column.label, found))
-            print(f"{column.label} on {dataset.name}: {figures_text(record['metrics'])}")
-            if arguments.records:
-                name = f"clusters-{dataset.name}-{column.backbone.name}-{column.size}.json".replace("/", "--")
-                record |= {"command": command_line(command, parser, arguments)}
-                write_json(arguments.records / name, record)
-        return cluster_panel(images, columns, masks)
+    count = arguments.clusters or (count_classes(masks) if masks else DEFAULT_COUNT)
+    dataset = describe_images(arguments.dataset or paths[0].resolve().parent.name, images)
+    words, columns = command_line(command, make_parser(), arguments), []
+    for column in figure_columns(arguments):
+        record, found = measure(column.backbone, images, dataset, column.size, count, masks, arguments.seed)
+        columns.append((column.label, found))
+        print(f"{column.label} on {dataset.name}: {figures_text(record['metrics'])}")
+        if arguments.records:
+            write_json(arguments.records / record_name(record), record | {"command": words})
+    return cluster_panel(images, columns, masks)
 
-    run_figure(parser, command)
+
+def main(argv: Sequence[str] | None = None) -> None:
+    run_figure(make_parser(), command, argv)
 
 
 if __name__ == "__main__":

@@ -29,23 +29,24 @@ import numpy as np
 import torch
 from PIL import Image
 from threadpoolctl import threadpool_limits
-from transformers.utils import logging
 
 from alibi_dinov2.features.backbone import Backbone
 from alibi_dinov2.features.dense_features import OUTPUT, Layer, dense_features
-from alibi_dinov2.io.files import new_file, sha256_of, write_json
-from evaluation.arguments import command_line, common_parser, measured_backbone
+from alibi_dinov2.io.files import new_file, sha256_of
+from alibi_dinov2.pictures.panels import save_figure
+from evaluation.command import measured_backbone, record_parser, run_record
 from evaluation.position.channel_probes import channel_r2
 from evaluation.position.joint_probes import PROBES, predict_ramps, r_squared
 from evaluation.position.patch_sampling import SAMPLINGS, TRAIN_FRACTION, PatchSample, sample_repeatedly
 from evaluation.position.position_targets import RAMPS, ramp_targets
-from evaluation.position.positional_figures import channel_figure, prediction_figure, save_figure, worst_channel_figure
+from evaluation.position.positional_figures import channel_figure, prediction_figure, worst_channel_figure
 from evaluation.position.positional_probe import REPEATS, add_image_options, read_images
-from evaluation.report.records import DatasetFacts, Stopwatch, make_record
+from evaluation.report.records import DatasetFacts, Stopwatch, make_record, mean_and_std
 
 KINDS = ("all_patches", "held_out")
 MAP_SIDE = 34  # to which predictions on grids of all sizes are brought before they are averaged, as published
 WORST = 6  # channels that a record names
+SHOWN = ("layers", "ramps", "samplings", "probes")  # settings that a table of a record needs
 PREVIEWS = 4  # images on which their maps are shown
 # Features whose patches differ by less than this share of their size are the same but for rounding.
 CONSTANT = 1e-4
@@ -196,7 +197,7 @@ def summarise(result: PositionalBias, settings: Settings) -> dict[str, float]:
         for p, probe in enumerate(settings.probes):
             values = result.joint_r2[:, s, p, :, n, k, j]
             name = f"{sampling}/{probe}/{ramp}/{layer}/r2_{kind}"
-            metrics |= {name: float(values.mean()), f"{name}_std": float(values.std())}
+            metrics |= mean_and_std({name: values})
         metrics[f"{sampling}/channels/{ramp}/{layer}/mean_r2_{kind}"] = float(result.channel_r2[s, n, k, :, j].mean())
     return {name: round(value, 6) for name, value in metrics.items()}
 
@@ -320,18 +321,9 @@ def parse_layer(text: str) -> Layer:
     return OUTPUT if text == OUTPUT else int(text)
 
 
-def command(arguments: argparse.Namespace) -> tuple[dict[str, Any], Settings]:
-    """What the options ask for: a result record, and what it is of."""
-    images, dataset = read_images(arguments)
-    backbone = measured_backbone(arguments)
-    given = (arguments.layers or all_layers(backbone), arguments.ramps, arguments.samplings, arguments.probes)
-    layers, ramps, samplings, probes = (tuple(dict.fromkeys(names)) for names in given)
-    settings = Settings(layers, ramps, samplings, probes, arguments.repeats, arguments.seed)
-    return measure(backbone, images, dataset, arguments.size, settings, arguments.output, arguments.figures), settings
-
-
-def main() -> None:
-    parser = common_parser(__doc__)
+def make_parser() -> argparse.ArgumentParser:
+    """The options of this command."""
+    parser = record_parser(__doc__)
     add_image_options(parser)
     parser.add_argument(
         "--layers",
@@ -348,18 +340,30 @@ def main() -> None:
     )
     parser.add_argument("--repeats", type=int, default=REPEATS, help="draws of patches per image")
     parser.add_argument("--figures", type=Path, help="folder for pictures (PNG)")
+    return parser
 
-    arguments = parser.parse_args()
-    logging.disable_progress_bar()
-    try:
-        record, settings = command(arguments)
-        write_json(arguments.output, record | {"command": command_line(command, parser, arguments)})
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
+
+def command(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The record that the options ask for."""
+    images, dataset = read_images(arguments)
+    backbone = measured_backbone(arguments)
+    given = (arguments.layers or all_layers(backbone), arguments.ramps, arguments.samplings, arguments.probes)
+    layers, ramps, samplings, probes = (tuple(dict.fromkeys(names)) for names in given)
+    settings = Settings(layers, ramps, samplings, probes, arguments.repeats, arguments.seed)
+    return measure(backbone, images, dataset, arguments.size, settings, arguments.output, arguments.figures)
+
+
+def show(record: dict[str, Any]) -> None:
+    """Print a record's figures as a table, and the channels that it names."""
     print(f"{record['model']['name']} on {record['dataset']['name']} ({record['dataset']['images']} images)")
-    print(table(record["metrics"], settings))
+    parameters = record["parameters"]
+    print(table(record["metrics"], Settings(**{name: parameters[name] for name in SHOWN})))
     for ramp, channels in record["worst_channels"].items():
         print(f"channels that tell {ramp} best: {', '.join(map(str, channels))}")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    run_record(make_parser(), command, argv, show)
 
 
 if __name__ == "__main__":

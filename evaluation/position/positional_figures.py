@@ -2,17 +2,15 @@
 """Figures of positional bias, from arrays (arXiv 2603.16840, figures 2, 3 and S2 to S6)."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from itertools import cycle
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from alibi_dinov2.io.files import new_file
+from alibi_dinov2.pictures.colours import VALUES, line_colours
 
-COLOURS = ("#2a788e", "#7ad151", "#440154")  # of lines: from the colour map of the pictures
-DPI = 120
 LOWEST = -2  # R² that is drawn
 
 
@@ -29,13 +27,13 @@ def channel_figure(
     figure, axes = subplots(len(ramps), 2, width=11, height=0.25 + 1.6 * len(ramps), width_ratios=[4, 1.2])
     lowest = max(LOWEST, min(0, *(values.min() for values in joint_r2.values())))
     for row, (ramp, (picture, curves)) in enumerate(zip(ramps, axes, strict=True)):
-        mesh = picture.imshow(channel_r2[:, row], vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+        mesh = picture.imshow(channel_r2[:, row], VALUES, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
         picture.set_ylabel(ramp)
         picture.set_yticks(range(len(layers)), [layer.removeprefix("layer") for layer in layers], fontsize=6)
         figure.colorbar(mesh, ax=picture, pad=0.01, label="R²")
         lines = {name: values[:, row] for name, values in joint_r2.items()}
         lines["best channel"] = channel_r2[:, row].max(axis=-1)
-        for colour, (name, values) in zip(COLOURS * len(lines), lines.items(), strict=False):
+        for colour, (name, values) in zip(cycle(line_colours()), lines.items(), strict=False):
             curves.plot(values, ".-", color=colour, label=name)
         curves.set_ylim(lowest - 0.05, 1.05)
         curves.axhline(0, color="grey", linewidth=0.5)
@@ -100,9 +98,10 @@ def worst_channel_figure(
         show(axis, np.asarray(image))
     for row, (ramp, mean, std) in enumerate(zip(ramps, channel_r2, channel_std, strict=True), start=1):
         worst, channels = int(mean.argmax()), np.arange(len(mean))
-        axes[row, 0].plot(channels, mean, color=COLOURS[0], linewidth=0.7)
-        axes[row, 0].fill_between(channels, mean - std, mean + std, color=COLOURS[0], alpha=0.3, linewidth=0)
-        axes[row, 0].plot(worst, mean[worst], "o", color=COLOURS[2], markersize=4)
+        line, dot = line_colours()[1], line_colours()[5]
+        axes[row, 0].plot(channels, mean, color=line, linewidth=0.7)
+        axes[row, 0].fill_between(channels, mean - std, mean + std, color=line, alpha=0.3, linewidth=0)
+        axes[row, 0].plot(worst, mean[worst], "o", color=dot, markersize=4)
         axes[row, 0].set_ylim(-0.3, 1.05)
         axes[row, 0].set_ylabel(f"{ramp}\nR²")
         for axis, array in zip(axes[row, 1:], features, strict=True):
@@ -123,12 +122,6 @@ def subplots(
 
 def show(axis: Axes, values: np.ndarray, vmin: float | None = None, vmax: float | None = None) -> None:
     """A map without ticks."""
-    axis.imshow(values, vmin=vmin, vmax=vmax, interpolation="nearest")
+    axis.imshow(values, cmap=VALUES, vmin=vmin, vmax=vmax, interpolation="nearest")
     axis.set_xticks([])
     axis.set_yticks([])
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, whole or not at all."""
-    with new_file(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=DPI)

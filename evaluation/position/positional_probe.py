@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How much of a patch's place its features tell: the paper's joint x/y ridge probe (arXiv 2603.16840, section 3).
 
-    python -m evaluation.position.positional_probe --model teacher --images data/micrographs --output micrographs.json
+    python -m evaluation.position.positional_probe --model teacher --images data/micrographs \\
+        --output results/micrographs.json
     python -m evaluation.position.positional_probe --model teacher --noise 4 --output results/noise.json
 
 Two R² are reported: over all patches, those the probe was fitted on included, as published; and over the others only.
@@ -20,12 +21,12 @@ from PIL import Image
 from alibi_dinov2.features.backbone import Backbone
 from alibi_dinov2.features.dense_features import dense_features
 from alibi_dinov2.io.images import read_folder
-from evaluation.arguments import common_parser, measured_backbone, run_command
+from evaluation.command import measured_backbone, record_parser, run_record
 from evaluation.position.joint_probes import predict, r_squared
 from evaluation.position.noise import noise_images
 from evaluation.position.patch_sampling import TRAIN_FRACTION, sample_patches
 from evaluation.position.position_targets import position_targets
-from evaluation.report.records import DatasetFacts, Stopwatch, describe_images, make_record
+from evaluation.report.records import DatasetFacts, Stopwatch, describe_images, make_record, mean_and_std
 
 REPEATS = 6
 
@@ -76,11 +77,7 @@ def probe_images(
 def summarise(scores: Sequence[Sequence[ProbeScore]]) -> dict[str, float]:
     """Mean and standard deviation over images and repeats of both R², under the names that records use."""
     flat = [score for image in scores for score in image]
-    return {
-        f"r2_{name}{suffix}": float(reduce([getattr(score, name) for score in flat]))
-        for name in ("all_patches", "held_out")
-        for suffix, reduce in (("", np.mean), ("_std", np.std))
-    }
+    return mean_and_std({f"r2_{name}": [vars(score)[name] for score in flat] for name in ("all_patches", "held_out")})
 
 
 def measure(
@@ -123,17 +120,23 @@ def read_images(arguments: argparse.Namespace) -> tuple[list[Image.Image], Datas
     return images, describe_images(name, images)
 
 
-def main() -> None:
-    parser = common_parser(__doc__)
+def make_parser() -> argparse.ArgumentParser:
+    """The options of this command."""
+    parser = record_parser(__doc__)
     add_image_options(parser)
     parser.add_argument("--repeats", type=int, default=REPEATS, help="draws of patches per image")
+    return parser
 
-    def command(arguments) -> dict[str, Any]:
-        images, dataset = read_images(arguments)
-        backbone = measured_backbone(arguments)
-        return measure(backbone, images, dataset, arguments.size, arguments.repeats, seed=arguments.seed)
 
-    run_command(parser, command)
+def command(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The record that the options ask for."""
+    images, dataset = read_images(arguments)
+    backbone = measured_backbone(arguments)
+    return measure(backbone, images, dataset, arguments.size, arguments.repeats, seed=arguments.seed)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    run_record(make_parser(), command, argv)
 
 
 if __name__ == "__main__":

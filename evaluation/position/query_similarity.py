@@ -8,16 +8,18 @@ Features with positional bias find likeness near the query, others wherever the 
 2603.16840).
 """
 
-import matplotlib
+import argparse
+from collections.abc import Sequence
+
 import numpy as np
-from PIL import Image, ImageDraw
+from matplotlib.figure import Figure
 
 from alibi_dinov2.features.dense_features import dense_features
 from alibi_dinov2.io.images import read_image
-from alibi_dinov2.pictures.panels import caption, image_tile, map_tile, panel
-from evaluation.figures import figure_columns, figure_parser, image_paths, run_figure
+from alibi_dinov2.pictures.colours import value_colours
+from alibi_dinov2.pictures.panels import Tile, image_tile, panel
+from evaluation.command import figure_columns, figure_parser, image_paths, run_figure
 
-COLOUR_MAP = "viridis"
 LEAST_RANGE = 1e-3  # rounding errors are not drawn in full contrast
 
 
@@ -45,19 +47,11 @@ def similarity_map(features: np.ndarray, row: int, column: int) -> np.ndarray:
 def similarity_colours(similarity: np.ndarray) -> np.ndarray:
     """A map `(h, w)` as uint8 colours `(h, w, 3)`, dark at its least value and bright at 1."""
     low = min(similarity.min(), 1 - LEAST_RANGE)
-    return matplotlib.colormaps[COLOUR_MAP]((similarity - low) / (1 - low), bytes=True)[..., :3]
+    return value_colours((similarity - low) / (1 - low))
 
 
-def mark(tile: Image.Image, query: tuple[float, float]) -> Image.Image:
-    """A copy of a tile with a ring round the query point, red on white."""
-    marked = tile.copy()
-    centre = (query[0] * tile.width, query[1] * tile.height)
-    for colour, radius, line in (("white", 9, 4), ("red", 8, 2)):
-        ImageDraw.Draw(marked).circle(centre, radius, outline=colour, width=line)
-    return marked
-
-
-def main() -> None:
+def make_parser() -> argparse.ArgumentParser:
+    """The options of this command."""
     parser = figure_parser(__doc__)
     parser.add_argument(
         "--query",
@@ -67,22 +61,27 @@ def main() -> None:
         metavar=("X", "Y"),
         help="the point to compare with, from 0 at the left and top to 1 at the right and bottom",
     )
+    return parser
 
-    def command(arguments) -> Image.Image:
-        query = tuple(arguments.query)
-        patch_at(query, 1, 1)  # a wrong point fails before the long work
-        images = [read_image(path) for path in image_paths(arguments)]
-        labels, rows = ["image"], [[mark(image_tile(image), query)] for image in images]
-        for column in figure_columns(arguments):
-            labels.append(column.label)
-            features = dense_features(column.backbone, images, column.size, progress=True)
-            for row, image, array in zip(rows, images, features, strict=True):
-                similarity = similarity_map(array, *patch_at(query, *array.shape[:2]))
-                tile = mark(map_tile(similarity_colours(similarity), image), query)
-                row.append(caption(tile, f"dark {similarity.min():.2f}, bright 1"))
-        return panel(rows, labels)
 
-    run_figure(parser, command)
+def command(arguments: argparse.Namespace) -> Figure:
+    """The picture that the options ask for."""
+    query = tuple(arguments.query)
+    patch_at(query, 1, 1)  # a wrong point fails before the long work
+    images = [read_image(path) for path in image_paths(arguments)]
+    headings, rows = ["image"], [[image_tile(np.asarray(image), mark=query)] for image in images]
+    for column in figure_columns(arguments):
+        headings.append(column.label)
+        features = dense_features(column.backbone, images, column.size, progress=True)
+        for row, image, array in zip(rows, images, features, strict=True):
+            similarity = similarity_map(array, *patch_at(query, *array.shape[:2]))
+            text = f"dark {similarity.min():.2f}, bright 1"
+            row.append(Tile(similarity_colours(similarity), image.size, text, query))
+    return panel(rows, headings)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    run_figure(make_parser(), command, argv)
 
 
 if __name__ == "__main__":

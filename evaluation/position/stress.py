@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Features of inputs without content, and under noise in ALiBi's distances (figure S10 of arXiv 2603.16840).
 
-    python -m evaluation.position.stress --models teacher student --images image.png --jitter 0.1 1 --output stress.png
+    python -m evaluation.position.stress --models teacher student --images micrograph.png --jitter 0.1 1 \\
+        --output stress.png
 
 A row each for a tensor of zeros, a grid of dots, uniform noise and every image: its principal components, and under
 them the spread of the features, the root mean square distance from their mean over their root mean square length. What
@@ -10,18 +11,21 @@ model a further column for each standard deviation of the noise that is added to
 they are normalised.
 """
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
+from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
 from alibi_dinov2.features.backbone import Backbone, preprocess
 from alibi_dinov2.features.dense_features import patch_features
 from alibi_dinov2.io.images import read_image
 from alibi_dinov2.pictures.feature_colours import feature_colours, relative_spread
-from alibi_dinov2.pictures.panels import caption, image_tile, map_tile, panel
-from evaluation.figures import Column, figure_columns, figure_parser, image_paths, run_figure
+from alibi_dinov2.pictures.panels import Tile, image_tile, panel
+from evaluation.command import Column, figure_columns, figure_parser, image_paths, run_figure
 from evaluation.position.noise import noise_images
 
 ZEROS = "tensor of zeros"
@@ -75,29 +79,35 @@ def with_jitters(columns: Sequence[Column], sigmas: Sequence[float]) -> list[Col
     return expanded
 
 
-def main() -> None:
+def make_parser() -> argparse.ArgumentParser:
+    """The options of this command."""
     parser = figure_parser(__doc__)
     parser.add_argument("--jitter", nargs="+", type=float, default=[], help="standard deviations for ALiBi models")
+    return parser
 
-    def command(arguments) -> Image.Image:
-        torch.manual_seed(arguments.seed)  # of the jitter
-        images = {path.name: read_image(path) for path in image_paths(arguments)}
-        columns = with_jitters(figure_columns(arguments), arguments.jitter)
-        rows = []
-        for name, image in (inputs_without_content(max(arguments.size), arguments.seed) | images).items():
-            features = []
-            for column in columns:
-                pixels = preprocess(column.backbone, [image], column.size)
-                pixels = torch.zeros_like(pixels) if name == ZEROS else pixels
-                features.append(list(patch_features(column.backbone, pixels)))
-            row = [caption(image_tile(image), name)]
-            for (array,), (picture,) in zip(features, feature_colours(features), strict=True):
-                spread = relative_spread(array.reshape(-1, array.shape[-1]))
-                row.append(caption(map_tile(picture, image), f"spread {spread:.2g}"))
-            rows.append(row)
-        return panel(rows, ["input", *(column.label for column in columns)])
 
-    run_figure(parser, command)
+def command(arguments: argparse.Namespace) -> Figure:
+    """The picture that the options ask for."""
+    torch.manual_seed(arguments.seed)  # of the jitter
+    images = {path.name: read_image(path) for path in image_paths(arguments)}
+    columns = with_jitters(figure_columns(arguments), arguments.jitter)
+    rows = []
+    for name, image in (inputs_without_content(max(arguments.size), arguments.seed) | images).items():
+        features = []
+        for column in columns:
+            pixels = preprocess(column.backbone, [image], column.size)
+            pixels = torch.zeros_like(pixels) if name == ZEROS else pixels
+            features.append(list(patch_features(column.backbone, pixels)))
+        row = [image_tile(np.asarray(image), name)]
+        for (array,), (picture,) in zip(features, feature_colours(features), strict=True):
+            spread = relative_spread(array.reshape(-1, array.shape[-1]))
+            row.append(Tile(picture, image.size, f"spread {spread:.2g}"))
+        rows.append(row)
+    return panel(rows, ["input", *(column.label for column in columns)])
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    run_figure(make_parser(), command, argv)
 
 
 if __name__ == "__main__":

@@ -6,15 +6,17 @@ python -m evaluation.report.card results    # all records as one table
 
 import argparse
 import json
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import mean, median, stdev
+from statistics import median
 from typing import Any, NamedTuple
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from evaluation.report.records import read_records
+from alibi_dinov2.command import run
+from evaluation.report.records import mean_and_spread, read_records
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
 PUBLISHED = Path(__file__).with_name("published_results.json")
@@ -73,6 +75,7 @@ HEADLINES = {
 SEGMENTATIONS = ("patch_classifier", "linear_segmentation", "trainable_segmentation", "biased_labels")
 PIPELINES = {"ForSemanticSegmentation": "image-segmentation", "ForImageClassification": "image-classification"}
 FEATURES = "image-feature-extraction"
+UNKNOWN_TO_HUB = re.compile(r"[^\w.-]+", re.ASCII)
 
 
 def headlines(record: Mapping[str, Any]) -> list[Headline]:
@@ -120,12 +123,8 @@ def average_seeds(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         first = group[0]
         if 1 < len(group) == len({record["seed"] for record in group}):
             names = [name for name in first["metrics"] if all(name in record["metrics"] for record in group)]
-            values = {name: [record["metrics"][name] for record in group] for name in names}
-            group = [
-                first
-                | {"metrics": {name: mean(figures) for name, figures in values.items()}}
-                | {"spread": {name: stdev(figures) for name, figures in values.items()}}
-            ]
+            means, spread = mean_and_spread({name: [record["metrics"][name] for record in group] for name in names})
+            group = [first | {"metrics": means, "spread": spread}]
         averaged += group
     return averaged
 
@@ -206,7 +205,7 @@ def eval_results(records: Iterable[dict[str, Any]]) -> list[EvalResult]:
             name = f"{headline.heading} ({measured_on(record)})"
             results[name] = EvalResult(
                 task_type="image-segmentation" if record["task"] in SEGMENTATIONS else FEATURES,
-                dataset_type=record["dataset"]["name"].replace(" ", "-"),
+                dataset_type=dataset_type(record["dataset"]["name"]),
                 dataset_name=record["dataset"]["name"],
                 dataset_split=record["dataset"]["split"],
                 metric_type=headline.metric,
@@ -214,6 +213,15 @@ def eval_results(records: Iterable[dict[str, Any]]) -> list[EvalResult]:
                 metric_value=round(record["metrics"][headline.metric], 4),
             )
     return list(results.values())
+
+
+def dataset_type(name: str) -> str:
+    """A data set's name as the Hub's metadata takes it: letters, digits, `-`, `_`, `.`, and one `/` after a namespace
+    without a dot; everything else becomes `-`."""
+    namespace, slash, rest = name.rpartition("/")
+    if not slash or not re.fullmatch(r"[\w-]+", namespace, re.ASCII):
+        return UNKNOWN_TO_HUB.sub("-", name).strip("-") or "local"
+    return f"{namespace}/{UNKNOWN_TO_HUB.sub('-', rest)}" if rest else namespace
 
 
 def removals_of(models: Mapping[str, Sequence[dict[str, Any]]]) -> dict[str, dict[str, Any]]:
@@ -310,14 +318,20 @@ def family_tags(config: Mapping[str, Any]) -> list[str]:
     return ["custom_code", "dinov2", *(["alibi"] if config["position_encoding"] == "alibi" else [])]
 
 
-def main() -> None:
+def make_parser() -> argparse.ArgumentParser:
+    """The options of this command."""
     parser = argparse.ArgumentParser(description="Print result records as one table.")
     parser.add_argument("records", type=Path, nargs="+", help="result records, or folders with them")
-    arguments = parser.parse_args()
-    try:
-        print(results_table(by_model(read_records(arguments.records).values())))
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
+    return parser
+
+
+def command(arguments: argparse.Namespace) -> None:
+    """What the options ask for."""
+    print(results_table(by_model(read_records(arguments.records).values())))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    run(make_parser(), command, argv)
 
 
 if __name__ == "__main__":

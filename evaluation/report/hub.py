@@ -3,15 +3,17 @@
 
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub import HfApi
 from huggingface_hub.errors import HTTPError
 from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils import filter_repo_objects
 from huggingface_hub.utils.sha import git_hash
 
 from alibi_dinov2.io.files import sha256_of
 
 # What this project alone writes in a repository, so that files which are there no longer may go.
-OWN_FOLDERS = ("compared/", "examples/", "figures/", "results/")
+OWN_FOLDERS = ("compared/*", "examples/*", "figures/*", "results/*")
+STAY_AT_HOME = (".*", "*/.*", "*__pycache__/*")  # hidden files and folders, and byte code
 
 
 def push_folder(folder: Path, repo_id: str, endpoint: str | None = None) -> str:
@@ -34,16 +36,13 @@ def push_folder(folder: Path, repo_id: str, endpoint: str | None = None) -> str:
         ValueError: the Hub takes the name or the card's metadata for wrong.
     """
     api = HfApi(endpoint=endpoint)
-    files = folder_files(folder)
     try:
         api.create_repo(repo_id, exist_ok=True)
-        stale = [path for path in api.list_repo_files(repo_id) if path.startswith(OWN_FOLDERS) and path not in files]
-        commit = api.create_commit(
-            repo_id,
-            [
-                *(CommitOperationAdd(name, path) for name, path in files.items()),
-                *(CommitOperationDelete(name) for name in stale),
-            ],
+        commit = api.upload_folder(
+            repo_id=repo_id,
+            folder_path=folder,
+            ignore_patterns=list(STAY_AT_HOME),
+            delete_patterns=list(OWN_FOLDERS),
             commit_message="Publish weights, card and results",
         )
         arrived = api.list_repo_tree(repo_id, recursive=True, revision=commit.oid)
@@ -55,20 +54,16 @@ def push_folder(folder: Path, repo_id: str, endpoint: str | None = None) -> str:
             f"{repo_id} was not published: {reason}. Nothing local is lost. Check `hf auth whoami` and your rights "
             "to this repository, then run the same command again."
         ) from error
-    differing = [name for name, path in files.items() if name not in entries or not is_same(path, entries[name])]
+    differing = [name for name in sent(folder) if name not in entries or not is_same(folder / name, entries[name])]
     if differing:
         raise OSError(f"After the upload {repo_id} differs from {folder} in {', '.join(differing)}. Run it again.")
     return commit.commit_url
 
 
-def folder_files(folder: Path) -> dict[str, Path]:
-    """The files of a folder and its subfolders by their names in a repository, but for hidden ones and byte code."""
-    paths = {path.relative_to(folder): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    return {
-        name.as_posix(): path
-        for name, path in paths.items()
-        if not any(part.startswith(".") or part == "__pycache__" for part in name.parts)
-    }
+def sent(folder: Path) -> list[str]:
+    """The files of a folder and its subfolders that are uploaded, by their names in a repository."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return list(filter_repo_objects(names, ignore_patterns=list(STAY_AT_HOME)))
 
 
 def is_same(path: Path, entry: RepoFile) -> bool:

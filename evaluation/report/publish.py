@@ -18,10 +18,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME, logging
+from transformers.utils import CONFIG_NAME
 
-from alibi_dinov2.io.files import new_file, new_folder, sha256_of, write_json
+from alibi_dinov2.command import run
+from alibi_dinov2.features.weights import files_sha256, weights_files
+from alibi_dinov2.io.files import new_file, new_folder, write_json
 from alibi_dinov2.io.images import find_images
+from evaluation.command import plain_parser
 from evaluation.report.card import headlines, render_card
 from evaluation.report.hub import push_folder
 from evaluation.report.records import read_records
@@ -42,7 +45,7 @@ def publish(
     """Gather records and pictures in a model's folder and write its card. Nothing is written unless all of it is right.
 
     Args:
-        folder: with `model.safetensors`, `config.json` and `provenance.json`.
+        folder: with weights, `config.json` and `provenance.json`.
         records: result records of this model, or folders with them; they join those in `folder/results`, and
             replace those of the same file name.
         compare: records of other models, for columns of their own; they replace those in `folder/compared`.
@@ -56,7 +59,7 @@ def publish(
         ValueError: a record is incomplete, or not of these weights; the message names the file and the reason.
     """
     config, provenance = read_model_facts(folder)
-    weights = sha256_of(folder / SAFE_WEIGHTS_NAME)
+    weights = files_sha256(weights_files(folder))
     added, others = named(read_records(records)), named(read_records(compare), prefix=True)
     own = named(read_records(existing(folder / "results"))) | added
     require_records_of(own, weights)
@@ -93,7 +96,7 @@ def read_model_facts(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         FileNotFoundError: it is no such folder.
         ValueError: the provenance is incomplete.
     """
-    missing = [name for name in (SAFE_WEIGHTS_NAME, CONFIG_NAME, PROVENANCE) if not (folder / name).is_file()]
+    missing = [name for name in (CONFIG_NAME, PROVENANCE) if not (folder / name).is_file()]
     if missing:
         raise FileNotFoundError(
             f"{folder} lacks {', '.join(missing)}; make it with `python -m training.export`, or for a model of others "
@@ -136,7 +139,7 @@ def named(records: dict[Path, dict[str, Any]], prefix: bool = False) -> dict[str
 def require_records_of(records: dict[str, tuple[Path, dict[str, Any]]], weights_sha256: str) -> None:
     """Raise a `ValueError` that names the file unless all records are of these weights and of one model.
 
-    A removal of positional bias (`evaluation.removals.removals`) makes another model of the same weights.
+    A removal of positional bias (`evaluation.removals`) makes another model of the same weights.
     """
     known: set[tuple[str, str | None]] = set()
     for path, record in records.values():
@@ -201,24 +204,29 @@ def copy_pictures(source: Path, names: Iterable[str], target: Path) -> None:
             shutil.copyfile(source / name, temporary / name)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def make_parser() -> argparse.ArgumentParser:
+    """The options of this command."""
+    parser = plain_parser(__doc__)
     parser.add_argument("folder", type=Path, help="the model's folder, as training.export makes it")
     parser.add_argument("--records", type=Path, nargs="+", default=[], help="records of this model, or folders of them")
     parser.add_argument("--compare", type=Path, nargs="+", default=[], help="records of other models, for the table")
     parser.add_argument("--figures", type=Path, help=f"folder with pictures, {CAPTIONS} and a LICENSE file")
     parser.add_argument("--examples", type=Path, help="folder with images for the widget and a LICENSE file")
     parser.add_argument("--push", metavar="REPO_ID", help="upload the folder to this repository of the Hub")
-    arguments = parser.parse_args()
-    logging.disable_progress_bar()
-    try:
-        folder = arguments.folder
-        publish(folder, arguments.records, arguments.compare, arguments.figures, arguments.examples, arguments.push)
-        print(f"{folder / 'README.md'}: written")
-        if arguments.push:
-            print(f"{push_folder(folder, arguments.push)}: uploaded and verified")
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
+    return parser
+
+
+def command(arguments: argparse.Namespace) -> None:
+    """What the options ask for."""
+    folder = arguments.folder
+    publish(folder, arguments.records, arguments.compare, arguments.figures, arguments.examples, arguments.push)
+    print(f"{folder / 'README.md'}: written")
+    if arguments.push:
+        print(f"{push_folder(folder, arguments.push)}: uploaded and verified")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    run(make_parser(), command, argv)
 
 
 if __name__ == "__main__":

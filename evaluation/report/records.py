@@ -6,17 +6,16 @@ import json
 import math
 import platform
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
-from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
 
 from alibi_dinov2.features.backbone import Backbone
-from alibi_dinov2.io.files import sha256_of
 
 LIBRARIES = ("numpy", "scikit-learn", "torch", "transformers")
 # A record's fields, and for those that are objects what they hold at least.
@@ -66,12 +65,28 @@ def describe_images(name: str, images: Sequence[Image.Image], split: str = "all"
 
 
 def model_facts(backbone: Backbone) -> dict[str, Any]:
-    """Name, configuration and SHA-256 of the weights file of a backbone, and what is done to its features, if so."""
-    weights = cached_file(backbone.source, SAFE_WEIGHTS_NAME)
+    """Name, configuration and SHA-256 of the weights of a backbone, and what is done to its features, if so."""
     config = backbone.model.config.to_dict()
     config.pop("_name_or_path", None)
-    facts = {"name": backbone.name, "weights_sha256": sha256_of(str(weights)), "config": config}
+    facts = {"name": backbone.name, "weights_sha256": backbone.weights_sha256, "config": config}
     return facts | ({"removal": backbone.removal.facts} if backbone.removal else {})
+
+
+def mean_and_std(values: Mapping[str, Sequence[float] | np.ndarray]) -> dict[str, float]:
+    """Figures of all images and draws under the names that records use: the mean as `name`, and as `name_std` the
+    standard deviation."""
+    return {
+        f"{name}{suffix}": float(reduce(found))
+        for name, found in values.items()
+        for suffix, reduce in (("", np.mean), ("_std", np.std))
+    }
+
+
+def mean_and_spread(values: Mapping[str, Sequence[float] | np.ndarray]) -> tuple[dict[str, float], dict[str, float]]:
+    """Figures of several seeds: the means, a record's `metrics`; and its `spread`, the standard deviations estimated
+    from this sample of seeds. There is none of a single seed."""
+    means = {name: float(np.mean(found)) for name, found in values.items()}
+    return means, {name: float(np.std(found, ddof=1)) for name, found in values.items() if len(found) > 1}
 
 
 def make_record(
@@ -95,7 +110,7 @@ def make_record(
         stopwatch: made when the measurement began.
 
     Returns:
-        All `FIELDS` but `command`, which `evaluation.arguments` adds.
+        All `FIELDS` but `command`, which `evaluation.command` adds.
     """
     return {
         "task": task,

@@ -11,8 +11,8 @@ there are the following figures; in a record their names begin with `deep/`, `co
 
     position_explains     of the pixels where place and content disagree when the image is rolled by half its height,
                           half its width and both, the fraction that keeps the class of the place; and
-    content_explains      that keeps the class of the content (as in evaluation.position.clusters). Of two classes they
-                          add up to 1
+    content_explains      that keeps the class of the content (as in `evaluation.position.clusters`). Of two classes
+                          they add up to 1
     position_d2           fraction of the deviance of the prediction that x, y, their squares and their product explain
                           in logistic regression, on blocks of the image that were held out; 0 is none, 1 all, below 0
                           worse than the class fractions
@@ -26,6 +26,7 @@ there are the following figures; in a record their names begin with `deep/`, `co
 What a model knows of position is where a patch is in the window that it sees (`--window`).
 """
 
+import argparse
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -33,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from matplotlib.figure import Figure
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import d2_log_loss_score
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
@@ -43,22 +44,15 @@ from tqdm.auto import tqdm
 
 from alibi_dinov2.features.backbone import Backbone
 from alibi_dinov2.features.classical_features import ClassicalFeatures
-from alibi_dinov2.features.columns import named_backbones
 from alibi_dinov2.features.feature_cache import FeatureCache
-from alibi_dinov2.io.files import new_file
 from alibi_dinov2.io.images import read_image
-from alibi_dinov2.pictures.colours import class_colours
-from alibi_dinov2.pictures.panels import caption, image_tile, panel
+from alibi_dinov2.pictures.overlays import blend
+from alibi_dinov2.pictures.panels import Tile, image_tile, panel, save_figure
 from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
+from evaluation.command import feature_cache, named_backbones, run_records
 from evaluation.position.clusters import ImageClusters, count_conflicts, summarise
 from evaluation.report.records import DatasetFacts, Stopwatch, describe_images, make_record
-from evaluation.segmentation.comparison import (
-    CLASSICAL,
-    comparison_parser,
-    run_comparison,
-    segmenter_settings,
-    with_versions,
-)
+from evaluation.segmentation.comparison import CLASSICAL, comparison_parser, segmenter_settings, with_versions
 from evaluation.semantics.miou import confusion_matrix
 from evaluation.semantics.segmentation_data import read_mask
 
@@ -100,12 +94,13 @@ def explained_by_position(prediction: np.ndarray, degree: int, seed: int = 0) ->
 
 
 def roll_conflicts(segmenter: TrainableSegmenter, image: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """`clusters.count_conflicts` `(4,)` of the prediction of an image, over rolls by half of one side and of both."""
+    """`clusters.count_conflicts`, `(4,)`, of the prediction of an image, over rolls by half of one side and of both."""
     down, right = (side // 2 for side in prediction.shape)
+    shifts = ((down, 0), (0, right), (down, right))
     return np.sum(
         [
-            count_conflicts(prediction, segmenter.predict(np.roll(image, shift, axis=(0, 1))), shift)
-            for shift in ((down, 0), (0, right), (down, right))
+            count_conflicts(prediction, segmenter.predict(rolled), np.roll(prediction, shift, axis=(0, 1)))
+            for shift, rolled in ((shift, np.roll(image, shift, axis=(0, 1))) for shift in shifts)
         ],
         axis=0,
     )
@@ -215,15 +210,9 @@ def segment(
     return Segmentation(prediction, describe_prediction(prediction, conflicts, labels, reference, seed))
 
 
-def overlay(image: np.ndarray, classes: np.ndarray, opacity: float) -> Image.Image:
-    """An image `(H, W, 3)` uint8 with the colours of classes `(H, W)` over it, where these are not 0."""
-    mixed = np.where(classes[..., None] > 0, (1 - opacity) * image + opacity * class_colours()[classes], image)
-    return Image.fromarray(mixed.round().astype(np.uint8))
-
-
 def biased_panel(
     image: np.ndarray, labels: np.ndarray, classical: Segmentation, models: Mapping[str, Sequence[Segmentation]]
-) -> Image.Image:
+) -> Figure:
     """The labels and the predictions, each over the fraction of its pixels that follow position.
 
     Args:
@@ -233,12 +222,13 @@ def biased_panel(
         models: by name, from deep features alone and from both.
     """
 
-    def tile(segmentation: Segmentation, features: str) -> Image.Image:
+    def tile(segmentation: Segmentation, features: str) -> Tile:
         explained = segmentation.figures.get("position_explains")
         figure = "no conflict" if explained is None else f"position {explained:.3f}"
-        return caption(image_tile(overlay(image, segmentation.prediction, 0.5)), f"{features}: {figure}")
+        shares = np.full(image.shape[:2], 0.5)
+        return image_tile(blend(image, segmentation.prediction, shares), f"{features}: {figure}")
 
-    drawn = caption(image_tile(overlay(image, labels, 1.0)), "labels")
+    drawn = image_tile(blend(image, labels, labels > 0), "labels")
     rows = [
         [drawn, *(tile(deep, "deep") for deep, _ in models.values())],
         [tile(classical, CLASSICAL), *(tile(both, "classical + deep") for _, both in models.values())],
@@ -246,34 +236,37 @@ def biased_panel(
     return panel(rows, ["", *models])
 
 
-def command(arguments) -> list[dict[str, Any]]:
-    """What `main` does with its options."""
+def command(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """The records that the options ask for; the picture is written on the way."""
     picture = read_image(arguments.image)
     image, labels = np.asarray(picture), read_mask(arguments.labels, str(arguments.labels))
     dataset = describe_images(arguments.image.resolve().parent.name, [picture])
-    backbones = named_backbones(arguments.models, arguments.names, arguments.device)
+    backbones = named_backbones(arguments)
     settings = segmenter_settings(arguments) | {"seed": arguments.seed}
-    cache = FeatureCache(arguments.cache)
+    cache = feature_cache(arguments)
     classical = segment(image, labels, None, FILTERS, **settings)
     records, models = [], {}
     for backbone in tqdm(backbones, "biased labels", unit="model"):
         record, *models[backbone.name] = measure(backbone, classical, image, labels, dataset, cache, **settings)
         records.append(record)
-    with new_file(arguments.figure) as temporary:
-        biased_panel(image, labels, classical, models).save(temporary, format="PNG")
+    save_figure(biased_panel(image, labels, classical, models), arguments.figure)
     for name, segmentation in {CLASSICAL: classical, **{name: deep for name, (deep, _) in models.items()}}.items():
         print(name, *(f"{figure} {value:.3f}" for figure, value in segmentation.figures.items()), sep="\n  ")
     return records
 
 
-def main() -> None:
+def make_parser() -> argparse.ArgumentParser:
+    """The options of this command."""
     parser = comparison_parser(__doc__)
     parser.add_argument("--image", type=Path, required=True, help="micrograph of a homogeneous material")
     parser.add_argument(
         "--labels", type=Path, required=True, help="image of its size: 0 unlabelled, classes 1, 2, …, in 8 bits"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of everything random")
-    run_comparison(parser, command)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    run_records(make_parser(), command, argv)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,10 @@
 """How good a segmentation a few strokes give, round by round (arXiv 2603.16840, section S8.3 and figure S16).
 
     python -m evaluation.segmentation.few_labels --data superalloy --models teacher nope alibi \\
-        --names DINOv2 NoPE ALiBi --classes 0 1 2 \\
-        --train-images spot3_0d_3 spot4_0d_3 spot5_0d_0 spot6_0d_2 spot7_0d_5 \\
-        --output-folder records --figure curves.png
+        --names DINOv2 NoPE ALiBi --train-images spot3_0d_3 spot4_0d_3 spot5_0d_0 spot6_0d_2 spot7_0d_5 \\
+        --classes 0 1 2 --output-folder records --figure curves.png
 
-In every round a simulated user draws one stroke per class on each training image (`trainable_segmentation.scribbles`).
+In every round a simulated user draws one stroke per class on each training image (`scribbles.py`).
 A classifier of pixels is fitted on all strokes so far, and mIoU is over all pixels of all test images. This is done for
 classical features alone, and for each backbone for classical and deep features, and for deep features alone, with the
 same strokes. Seeds change where the strokes are and what is random in the classifier.
@@ -15,6 +14,7 @@ Finished rounds are kept (`--cache`): a run that was stopped goes on where it wa
 in memory, for one set of features at a time: 0.25 kB per pixel.
 """
 
+import argparse
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -29,19 +29,20 @@ from tqdm.auto import tqdm
 
 from alibi_dinov2.features.backbone import Backbone
 from alibi_dinov2.features.classical_features import ClassicalFeatures
-from alibi_dinov2.features.columns import named_backbones
 from alibi_dinov2.features.feature_cache import FeatureCache
 from alibi_dinov2.io.files import write_json
-from alibi_dinov2.pictures.colours import OKABE_ITO
+from alibi_dinov2.pictures.colours import line_colours
+from alibi_dinov2.pictures.panels import save_figure
 from alibi_dinov2.segmentation.pixel_classifiers import PixelClassifier, fit_classifier
 from alibi_dinov2.segmentation.saved_segmenter import library_versions
 from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
-from evaluation.position.positional_figures import save_figure, subplots
-from evaluation.report.records import Stopwatch, make_record
+from evaluation.command import feature_cache, named_backbones, run_records
+from evaluation.position.positional_figures import subplots
+from evaluation.report.records import Stopwatch, make_record, mean_and_spread
 from evaluation.segmentation.comparison import (
     CLASSICAL,
     comparison_parser,
-    run_comparison,
+    library_versions,
     segmenter_settings,
     with_versions,
 )
@@ -49,8 +50,6 @@ from evaluation.segmentation.scribbles import LENGTH, WIDTH, require_brush, stro
 from evaluation.semantics.miou import confusion_matrix, iou_per_class, mean_iou
 from evaluation.semantics.segmentation_data import Labels, SegmentationData, describe, open_data
 
-# Black, and all but yellow, which is faint on white.
-COLOURS = ("#000000", *("#{:02X}{:02X}{:02X}".format(*colour) for colour in OKABE_ITO[:-1]))
 MARKERS = "os^Dv"
 
 
@@ -194,10 +193,8 @@ def summarise(
         **{f"miou_round_{number}": column for number, column in enumerate(scores.T, start=1)},
         **{f"iou_{name}": column for name, column in zip(names, classes.T, strict=True)},
     }
-    values = {prefix + name: column for name, column in values.items()}
-    metrics = {name: float(column.mean()) for name, column in values.items()} | {f"{prefix}best_round": best + 1}
-    spread = {name: float(column.std(ddof=1)) for name, column in values.items()} if len(scores) > 1 else {}
-    return metrics, spread
+    metrics, spread = mean_and_spread({prefix + name: column for name, column in values.items()})
+    return metrics | {f"{prefix}best_round": best + 1}, spread
 
 
 def mious(matrices: np.ndarray) -> np.ndarray:
@@ -212,7 +209,7 @@ def curve_figure(curves: Mapping[str, np.ndarray]) -> Figure:
     """
     figure, ((axis,),) = subplots(1, 1, width=8, height=4)
     models = dict.fromkeys(name.removeprefix(f"{CLASSICAL} + ") for name in curves)
-    looks = dict(zip(models, zip(cycle(COLOURS), cycle(MARKERS), strict=False), strict=False))
+    looks = dict(zip(models, zip(cycle(line_colours()), cycle(MARKERS), strict=False), strict=False))
     for name, scores in curves.items():
         colour, marker = looks[name.removeprefix(f"{CLASSICAL} + ")]
         rounds, mean = np.arange(1, scores.shape[1] + 1), scores.mean(axis=0)
@@ -259,7 +256,7 @@ def measure(
     train: SegmentationData,
     test: SegmentationData,
     drawing: Drawing,
-    folder: Path,
+    cache: FeatureCache,
     **settings: Any,
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     """Images -> strokes -> learning curves -> a result record for each backbone, and all curves `(seeds, rounds)`.
@@ -271,7 +268,7 @@ def measure(
         backbones: from `load_backbone`.
         train, test: images with masks of the same classes.
         drawing: how users draw on the training images.
-        folder: for features and finished rounds.
+        cache: for features; finished rounds are kept beside them.
         settings: of the `TrainableSegmenter`, as JSON values.
 
     Raises:
@@ -288,7 +285,6 @@ def measure(
         **settings,
     }
 
-    cache = FeatureCache(folder)
     # All of them at once, so that a wrong setting fails before the long work.
     alone, *with_deep = (TrainableSegmenter(backbone, cache=cache, **settings) for backbone in (None, *backbones))
 
@@ -301,7 +297,7 @@ def measure(
             "deep": deep and deep.per_image,
             "versions": library_versions(),
         }
-        return learning_curve(segmenter, train, test, drawing, folder / "few_labels", identity, name)
+        return learning_curve(segmenter, train, test, drawing, cache.folder / "few_labels", identity, name)
 
     matrices = measured(alone, CLASSICAL)
     baseline = summarise(matrices, names, f"{CLASSICAL}_")
@@ -318,25 +314,21 @@ def measure(
     return records, curves
 
 
-def command(arguments) -> list[dict[str, Any]]:
-    """What `main` does with its options."""
+def command(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """The records that the options ask for; the picture is written on the way."""
     labels = Labels(tuple(arguments.classes), tuple(arguments.class_names)) if arguments.classes else None
     train, test = open_data(arguments.data, labels, arguments.train_images)
     drawing = Drawing(arguments.rounds, arguments.seeds, arguments.length, arguments.width)
     records, curves = measure(
-        named_backbones(arguments.models, arguments.names, arguments.device),
-        train,
-        test,
-        drawing,
-        arguments.cache,
-        **segmenter_settings(arguments),
+        named_backbones(arguments), train, test, drawing, feature_cache(arguments), **segmenter_settings(arguments)
     )
     save_figure(curve_figure(curves), arguments.figure)
     print(curve_table(curves))
     return records
 
 
-def main() -> None:
+def make_parser() -> argparse.ArgumentParser:
+    """The options of this command."""
     parser = comparison_parser(__doc__)
     parser.add_argument("--data", required=True, help="folder (images/ and masks/, VOC, ADE20K) or Hub id with masks")
     parser.add_argument("--classes", type=int, nargs="+", help="values of the classes in the masks, if not known")
@@ -346,7 +338,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=Drawing.seeds, help="how many users draw, with seeds 0, 1, …")
     parser.add_argument("--length", type=int, default=Drawing.length, help="of a stroke in pixels")
     parser.add_argument("--width", type=int, default=Drawing.width, help="of a stroke in pixels, odd")
-    run_comparison(parser, command)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    run_records(make_parser(), command, argv)
 
 
 if __name__ == "__main__":

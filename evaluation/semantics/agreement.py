@@ -5,6 +5,7 @@
         --run runs/first --output results/agreement.json
 """
 
+import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from PIL import Image, ImageOps
 from alibi_dinov2.features.backbone import Backbone, load_backbone
 from alibi_dinov2.features.dense_features import dense_features
 from alibi_dinov2.io.images import read_folder
-from evaluation.arguments import common_parser, measured_backbone, run_command
+from evaluation.command import measured_backbone, record_parser, run_record
 from evaluation.report.records import DatasetFacts, Stopwatch, describe_images, make_record
 
 
@@ -38,16 +39,30 @@ def mean_cosine(features: np.ndarray, reference: np.ndarray, zero_channels: Sequ
 
 
 def measure(
-    teacher: Backbone,
     backbone: Backbone,
+    teacher: Backbone,
     images: Sequence[Image.Image],
     dataset: DatasetFacts,
     size: int,
     zero_channels: Sequence[int] = (),
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Result record: `cosine` of model and teacher, and as a yardstick `mirrored_teacher_cosine`, that of the teacher
-    and itself on mirrored images, mirrored back."""
+    """Images -> features of both -> result record.
+
+    Its figures are `cosine`, of model and teacher, and as a yardstick `mirrored_teacher_cosine`, of the teacher and
+    itself on mirrored images, mirrored back.
+
+    Args:
+        backbone: the model that is measured.
+        teacher: what it is to agree with; its patches are of the same size.
+        images, dataset: what both see, and facts of it.
+        size: shortest side in pixels at which they see it.
+        zero_channels: left out of the cosine.
+        seed: for the record; nothing is random.
+
+    Raises:
+        ValueError: the two have different grids of patches or numbers of channels.
+    """
     stopwatch = Stopwatch()
     mirrored = [ImageOps.mirror(image) for image in images]
     expected = list(dense_features(teacher, images, size))
@@ -66,25 +81,35 @@ def zeroed_channels(run: Path) -> list[int]:
 
     Raises:
         OSError: there is no such run.
+        ValueError: its configuration does not say.
     """
-    return json.loads((run / "config.json").read_text(encoding="utf-8"))["zeroed_channels"]
+    config = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    if "zeroed_channels" not in config:
+        raise ValueError(f"{run / 'config.json'} has no zeroed_channels; give the folder of a run of distillation.")
+    return config["zeroed_channels"]
 
 
-def main() -> None:
-    parser = common_parser(__doc__)
+def make_parser() -> argparse.ArgumentParser:
+    """The options of this command."""
+    parser = record_parser(__doc__)
     parser.add_argument("--teacher", required=True, help="Hub id or folder of the teacher")
     parser.add_argument("--images", required=True, help="folder of images that the student was not trained on")
     parser.add_argument("--run", type=Path, help="run of distillation whose zeroed channels are to be left out")
+    return parser
 
-    def command(arguments) -> dict[str, Any]:
-        images = read_folder(arguments.images)
-        channels = zeroed_channels(arguments.run) if arguments.run else []
-        teacher = load_backbone(arguments.teacher, arguments.device)
-        backbone = measured_backbone(arguments)
-        dataset = describe_images(Path(arguments.images).name, images)
-        return measure(teacher, backbone, images, dataset, arguments.size, channels, arguments.seed)
 
-    run_command(parser, command)
+def command(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The record that the options ask for."""
+    images = read_folder(arguments.images)
+    channels = zeroed_channels(arguments.run) if arguments.run else []
+    teacher = load_backbone(arguments.teacher, arguments.device)
+    backbone = measured_backbone(arguments)
+    dataset = describe_images(Path(arguments.images).name, images)
+    return measure(backbone, teacher, images, dataset, arguments.size, channels, arguments.seed)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    run_record(make_parser(), command, argv)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What frozen features know of classes: mIoU of a linear head (arXiv 2603.16840, tables S2 and S3).
 
-    python -m evaluation.semantics.linear_segmentation --model student --data VOC2012 --output results/voc12.json
+    python -m evaluation.semantics.linear_segmentation --model student --data VOCdevkit/VOC2012 \\
+        --output results/voc12.json
     python -m evaluation.semantics.linear_segmentation --model student --data animals --classes 0 8 10 12 \\
         --others-void --output results/animals.json --robustness --panel animals.png --save-head segmenter
 
@@ -10,6 +11,7 @@ it was. mIoU is over all pixels of all validation images, at the size of their m
 transformed, their features turned back, and the predictions of the same head compared with the same masks.
 """
 
+import argparse
 import hashlib
 import json
 from collections.abc import Sequence
@@ -23,13 +25,15 @@ import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
-from alibi_dinov2.features.backbone import Backbone, patch_shape, preprocess
+from alibi_dinov2.features.backbone import Backbone, patch_step, preprocess
 from alibi_dinov2.features.dense_features import patch_features
-from alibi_dinov2.features.feature_cache import DEFAULT_FOLDER, FeatureCache, backbone_fingerprint
-from alibi_dinov2.io.files import new_file, require_new_folder
-from evaluation.arguments import common_parser, measured_backbone, run_command
+from alibi_dinov2.features.feature_cache import FeatureCache, backbone_fingerprint
+from alibi_dinov2.io.files import require_new_folder
+from alibi_dinov2.pictures.panels import save_figure
+from evaluation.command import add_cache_options, feature_cache, measured_backbone, record_parser, run_record
+from evaluation.position.rolls import roll_map
 from evaluation.report.records import Stopwatch, make_record
-from evaluation.semantics.miou import VOID, confusion_matrix, iou_per_class, mean_iou, pixel_accuracy
+from evaluation.semantics.miou import VOID, class_figures, confusion_matrix, iou_per_class, mean_iou, pixel_accuracy
 from evaluation.semantics.segmentation_data import Labels, SegmentationData, describe, open_data
 from evaluation.semantics.segmentation_head import (
     HeadSettings,
@@ -44,84 +48,103 @@ from evaluation.semantics.segmentation_panel import segmentation_panel
 TRANSFORMS = ("none", "flip-ud", "roll", "rot90")
 
 
-def transform_pixels(pixels: torch.Tensor, transform: str, patch: tuple[int, int]) -> torch.Tensor:
-    """Pixels `(B, 3, H, W)` upside down, rolled by half the grid of patches along both axes, or turned to the left."""
+def transform_pixels(pixels: torch.Tensor, transform: str, shift: tuple[int, int]) -> torch.Tensor:
+    """Pixels `(B, 3, H, W)` upside down, rolled by a number of pixels along both axes, or turned to the left."""
     if transform == "flip-ud":
         return pixels.flip(-2)
     if transform == "rot90":
         return pixels.rot90(1, (-2, -1))
     if transform == "roll":
-        shifts = [side // length // 2 * length for side, length in zip(pixels.shape[-2:], patch, strict=True)]
-        return pixels.roll(shifts, (-2, -1))
+        return pixels.roll(shift, (-2, -1))
     return pixels
 
 
-def restore_features(features: np.ndarray, transform: str) -> np.ndarray:
-    """Features `(h, w, D)` of transformed pixels, with every patch back in its place."""
+def restore_features(features: np.ndarray, transform: str, shift: tuple[int, int], backbone: Backbone) -> np.ndarray:
+    """Features `(h, w, D)` of transformed pixels, with every patch back in its place.
+
+    Args:
+        shift: by how many patches the pixels were rolled.
+    """
     if transform == "flip-ud":
         return features[::-1]
     if transform == "rot90":
         return np.rot90(features, -1)
     if transform == "roll":
-        return np.roll(features, [-(side // 2) for side in features.shape[:2]], (0, 1))
+        return roll_map(features, (-shift[0], -shift[1]), backbone)
     return features
 
 
 def transformed_features(backbone: Backbone, image: Image.Image, size: int, transform: str = "none") -> np.ndarray:
-    """Features `(h, w, D)` of an image that the backbone sees transformed, every patch in its place in the image."""
-    pixels = transform_pixels(preprocess(backbone, [image], size), transform, patch_shape(backbone))
-    return restore_features(patch_features(backbone, pixels)[0], transform)
+    """Features `(h, w, D)` of an image that the backbone sees transformed, every patch in its place in the image.
+
+    A roll is by half the image along both axes, in whole steps of patches.
+    """
+    pixels, steps = preprocess(backbone, [image], size), patch_step(backbone)
+    down, right = (side // step // 2 for side, step in zip(pixels.shape[-2:], steps, strict=True))
+    seen = transform_pixels(pixels, transform, (down * steps[0], right * steps[1]))
+    return restore_features(patch_features(backbone, seen)[0], transform, (down, right), backbone)
 
 
-def extract(
-    backbone: Backbone, data: SegmentationData, size: int, cache: FeatureCache, transform: str = "none"
-) -> list[str]:
-    """Have the features of all images in the cache; returns their keys."""
-    fingerprint = backbone_fingerprint(backbone)
-    keys = []
-    name = f"features of {backbone.name}, {data.split}, {transform}"
-    for index in tqdm(range(len(data)), name, unit="img"):
-        image = data.image(index)
-        keys.append(cache.key(fingerprint, image, size=size, layers=None, transform=transform))
-        cache.get(keys[-1], partial(transformed_features, backbone, image, size, transform))
-    return keys
-
-
-class TrainingSamples(Sequence[tuple[np.ndarray, np.ndarray]]):
-    """Cached features and masks of a data set, read when asked for.
+class Features(Sequence[np.ndarray]):
+    """The features `(h, w, D)` of a data set's images, taken from a cache or computed, when they are asked for.
 
     Args:
-        data: images and masks.
-        cache: with the features of all images.
-        keys: of the features.
-        pixels: height and width in pixels that a patch has in a mask; masks are reduced by nearest neighbour.
+        backbone: from `load_backbone`.
+        data: the images.
+        size: shortest side in pixels at which the backbone sees them.
+        cache: what was computed goes there. If its limit is too low for the data set, features are computed again.
+        transform: one of `TRANSFORMS`.
     """
 
     def __init__(
-        self, data: SegmentationData, cache: FeatureCache, keys: Sequence[str], pixels: tuple[int, int]
+        self, backbone: Backbone, data: SegmentationData, size: int, cache: FeatureCache, transform: str = "none"
     ) -> None:
-        self.data, self.cache, self.keys, self.pixels = data, cache, keys, pixels
+        self.backbone, self.data, self.size, self.cache, self.transform = backbone, data, size, cache, transform
+        self.fingerprint = backbone_fingerprint(backbone)
+        self.keys: dict[int, str] = {}
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return len(self.data)
 
     def __getitem__(self, index):
-        features = cached_features(self.cache, self.keys[index])
-        height, width = (side * length for side, length in zip(features.shape[:2], self.pixels, strict=True))
-        mask = Image.fromarray(self.data.mask(index)).resize((width, height), Image.Resampling.NEAREST)
-        return features, np.array(mask)
+        if index not in self.keys:
+            image = self.data.image(index)
+            self.keys[index] = self.cache.key(
+                self.fingerprint, image, size=self.size, layers=None, transform=self.transform
+            )
+        return self.cache.get(self.keys[index], partial(self.compute, index))
+
+    def compute(self, index: int) -> np.ndarray:
+        """The features of an image."""
+        return transformed_features(self.backbone, self.data.image(index), self.size, self.transform)
+
+    def extract(self) -> "Features":
+        """Have all of them in the cache, with a bar; returns itself."""
+        name = f"features of {self.backbone.name}, {self.data.split}, {self.transform}"
+        for index in tqdm(range(len(self)), name, unit="img"):
+            self[index]
+        return self
 
 
-def cached_features(cache: FeatureCache, key: str) -> np.ndarray:
-    """Features that were extracted before.
+class TrainingSamples(Sequence[tuple[np.ndarray, np.ndarray]]):
+    """Features and masks of a data set, read when asked for.
 
-    Raises:
-        OSError: they are gone.
+    Args:
+        features: of the images.
+        pixels: height and width in pixels that a patch has in a mask; masks are reduced by nearest neighbour.
     """
-    features = cache.load(key)
-    if features is None:
-        raise OSError(f"{cache.files.path(key)} was removed or damaged meanwhile; run the command again.")
-    return features
+
+    def __init__(self, features: Features, pixels: tuple[int, int]) -> None:
+        self.features, self.pixels = features, pixels
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def __getitem__(self, index):
+        features = self.features[index]
+        height, width = (side * length for side, length in zip(features.shape[:2], self.pixels, strict=True))
+        mask = Image.fromarray(self.features.data.mask(index)).resize((width, height), Image.Resampling.NEAREST)
+        return features, np.array(mask)
 
 
 def class_pixels(data: SegmentationData) -> np.ndarray:
@@ -139,12 +162,13 @@ def class_pixels(data: SegmentationData) -> np.ndarray:
     return counts
 
 
-def score(head: LinearHead, data: SegmentationData, cache: FeatureCache, keys: Sequence[str]) -> np.ndarray:
+def score(head: LinearHead, features: Features) -> np.ndarray:
     """Confusion matrix `(K, K)` of a head on all images of a data set, at the size of their masks."""
+    data = features.data
     matrix = np.zeros((len(data.labels),) * 2, dtype=np.int64)
-    for index, key in enumerate(keys):
+    for index in range(len(data)):
         mask = data.mask(index)
-        matrix += confusion_matrix(predict(head, cached_features(cache, key), mask.shape), mask, len(data.labels))
+        matrix += confusion_matrix(predict(head, features[index], mask.shape), mask, len(data.labels))
     return matrix
 
 
@@ -179,13 +203,13 @@ def measure(
     identity = json.dumps([backbone_fingerprint(backbone), parameters, seed])
     checkpoint = cache.folder / "heads" / f"{hashlib.sha256(identity.encode()).hexdigest()}.safetensors"
 
-    pixels = (settings.pixels_per_patch,) * 2 if settings.pixels_per_patch else patch_shape(backbone)
-    samples = TrainingSamples(train, cache, extract(backbone, train, size, cache), pixels)
+    pixels = (settings.pixels_per_patch,) * 2 if settings.pixels_per_patch else patch_step(backbone)
+    samples = TrainingSamples(Features(backbone, train, size, cache).extract(), pixels)
     head = train_head(samples, len(train.labels), settings, seed, checkpoint, backbone.model.device, progress=True)
     metrics: dict[str, float] = {}
     absent: list[int] = []
     for transform in dict.fromkeys(("none", *transforms)):
-        matrix = score(head, validation, cache, extract(backbone, validation, size, cache, transform))
+        matrix = score(head, Features(backbone, validation, size, cache, transform).extract())
         if transform == "none":
             metrics |= summarise(matrix, train.labels.class_names)
             absent = np.flatnonzero(np.isnan(iou_per_class(matrix))).tolist()
@@ -201,9 +225,7 @@ def measure(
 
 def summarise(matrix: np.ndarray, names: Sequence[str]) -> dict[str, float]:
     """mIoU, pixel accuracy and the IoU of each class that occurs, under the names that records use."""
-    per_class = {f"iou_{name}": float(iou) for name, iou in zip(names, iou_per_class(matrix), strict=True)}
-    present = {name: iou for name, iou in per_class.items() if not np.isnan(iou)}
-    return {"miou": mean_iou(matrix), "pixel_accuracy": pixel_accuracy(matrix)} | present
+    return {"miou": mean_iou(matrix), "pixel_accuracy": pixel_accuracy(matrix)} | class_figures(matrix, names)
 
 
 def draw_panel(
@@ -216,12 +238,11 @@ def draw_panel(
         predict(head, transformed_features(backbone, image, size), truth.shape)
         for image, truth in zip(images, truths, strict=True)
     ]
-    with new_file(output) as temporary:
-        segmentation_panel(images, truths, predictions, data.labels.class_names).save(temporary, format="PNG")
+    save_figure(segmentation_panel(images, truths, predictions, data.labels.class_names), output)
 
 
-def command(arguments) -> dict[str, Any]:
-    """What `main` does with its options."""
+def command(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The record that the options ask for; head and picture are written on the way."""
     labels = None
     if arguments.classes:
         names = tuple(arguments.class_names or ())
@@ -233,8 +254,9 @@ def command(arguments) -> dict[str, Any]:
         require_new_folder(arguments.save_head)
     settings = HeadSettings(arguments.epochs, arguments.batch_size, pixels_per_patch=arguments.pixels_per_patch)
     transforms = TRANSFORMS if arguments.robustness else TRANSFORMS[:1]
-    cache = FeatureCache(arguments.cache)
-    record, head = measure(backbone, train, validation, arguments.size, cache, settings, transforms, arguments.seed)
+    record, head = measure(
+        backbone, train, validation, arguments.size, feature_cache(arguments), settings, transforms, arguments.seed
+    )
     for key, what in (("classes_left_out", "never occur; left out"), ("classes_not_trained", "not in training masks")):
         if record["parameters"][key]:
             print(f"{what}: {', '.join(record['parameters'][key])}")
@@ -245,8 +267,9 @@ def command(arguments) -> dict[str, Any]:
     return record
 
 
-def main() -> None:
-    parser = common_parser(__doc__)
+def make_parser() -> argparse.ArgumentParser:
+    """The options of this command."""
+    parser = record_parser(__doc__)
     parser.add_argument(
         "--data", required=True, help="folder (VOC, ADE20K, images/ and masks/, parquet) or Hub id with masks"
     )
@@ -262,11 +285,15 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=HeadSettings.batch_size, help="images per step of the head")
     parser.add_argument("--pixels-per-patch", type=int, help="resolution of the loss; that of the images if not given")
     parser.add_argument("--robustness", action="store_true", help=f"measure {', '.join(TRANSFORMS[1:])} too")
-    parser.add_argument("--cache", type=Path, default=DEFAULT_FOLDER, help="folder for features; may be removed later")
+    add_cache_options(parser)
     parser.add_argument("--save-head", type=Path, help="folder for the segmenter; ALiBi-DINOv2 only")
     parser.add_argument("--panel", type=Path, help="PNG file for a picture of predictions")
     parser.add_argument("--panel-images", type=int, default=6, help="how many images it shows")
-    run_command(parser, command)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    run_record(make_parser(), command, argv)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@
 A data set's matrix is the sum of its images' matrices, so every pixel counts once, whatever the size of its image.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 VOID = 255  # the label of pixels that do not count, as in VOC
@@ -72,3 +74,14 @@ def pixel_accuracy(matrix: np.ndarray) -> float:
     """Fraction of the counted pixels that were predicted right, 0 to 1; NaN if none was counted."""
     total = np.sum(matrix)
     return float(np.trace(matrix) / total) if total else float("nan")
+
+
+def class_figures(matrix: np.ndarray, names: Sequence[str]) -> dict[str, float]:
+    """The IoU of each class that occurs, under the names that records use: `iou_` and the class's.
+
+    Args:
+        matrix: `(K, K)` as for `iou_per_class`.
+        names: of the K classes.
+    """
+    values = {f"iou_{name}": float(iou) for name, iou in zip(names, iou_per_class(matrix), strict=True)}
+    return {name: iou for name, iou in values.items() if not np.isnan(iou)}

@@ -2,7 +2,6 @@
 """Images with masks: folders, VOC, ADE20K and data sets of the Hub, read one image at a time."""
 
 import hashlib
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,15 +9,16 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset, load_dataset
 from datasets import Image as ImageColumn
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from tqdm.auto import tqdm
 
-from alibi_dinov2.io.images import find_images, read_image
+from alibi_dinov2.io.images import read_image
+from alibi_dinov2.io.labels import read_labels
+from alibi_dinov2.io.pairing import by_stem, listed, pair_by_name
 from evaluation.report.records import DatasetFacts
 from evaluation.semantics.miou import VOID
 
 VALIDATION_SPLITS = ("validation", "val", "test")
-MASK_MODES = ("1", "L", "P")
 VOC_NAMES = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
     *("dining table", "dog", "horse", "motorbike", "person", "potted plant", "sheep", "sofa", "train", "tv monitor"),
@@ -148,25 +148,11 @@ def describe(data: SegmentationData, progress: bool = False) -> DatasetFacts:
 
 
 def read_mask(source: Path | bytes, name: str) -> np.ndarray:
-    """The values of a mask, `(H, W)` uint8; those of a palette image are its indices.
-
-    Raises:
-        ValueError: it is no image, or not one of 8-bit labels; the message names it.
-        FileNotFoundError: there is no such file.
-    """
-    try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
-            mode, mask = file.mode, np.array(file)
-    except FileNotFoundError:
-        raise
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError, ValueError) as error:
-        raise ValueError(f"{name} cannot be read as a mask ({error}). Replace or remove the file.") from error
-    if mode not in MASK_MODES:
-        raise ValueError(
-            f"{name} has the mode {mode}; a mask has one 8-bit label per pixel (mode {', '.join(MASK_MODES)}). Save it "
-            "as a greyscale or palette PNG."
-        )
-    return mask.astype(np.uint8)
+    """The values of a mask, `(H, W)` uint8; raises what `read_labels` raises, and a `ValueError` for a stack."""
+    mask = read_labels(source, name)
+    if mask.ndim != 2:
+        raise ValueError(f"{name} is a stack of {len(mask)} slices; a mask is one image.")
+    return mask
 
 
 def require_size_of(image: Image.Image, mask: np.ndarray, name: str) -> None:
@@ -232,31 +218,37 @@ def folder_samples(images: Path, masks: Path) -> list[Sample]:
         FileNotFoundError: there is no such folder, or it has no image.
         ValueError: an image has no mask, a mask no image, or one name two files.
     """
-    image_paths, mask_paths = (by_stem(folder) for folder in (images, masks))
-    for found, wanted, what in ((mask_paths, image_paths, "mask"), (image_paths, mask_paths, "image")):
-        missing = sorted(wanted.keys() - found.keys())
-        if missing:
-            some = ", ".join(str(wanted[stem]) for stem in missing[:5])
-            raise ValueError(
-                f"{len(missing)} of {len(wanted)} files have no {what} of the same name, among them {some}. Add what "
-                "is missing, or remove these files."
-            )
-    return [path_sample(path, mask_paths[stem]) for stem, path in image_paths.items()]
+    pairs, lonely = pair_by_name([images], [masks], "masks")
+    require_masks(lonely)
+    return [path_sample(*pair) for pair in pairs]
 
 
-def by_stem(folder: Path) -> dict[Path, Path]:
-    """The images of a folder by their names without suffix, subfolders included.
+def read_pairs(images: Sequence[Path], masks: Path) -> tuple[list[Image.Image], list[np.ndarray]]:
+    """Images, and the values of their masks, `(H, W)` uint8 each.
+
+    Args:
+        images: files and folders.
+        masks: folder with a mask of the name of each image, but for the suffix; it may have others, too.
 
     Raises:
-        FileNotFoundError: there is no such folder, or no image in it.
-        ValueError: two files differ in the suffix only.
+        FileNotFoundError: there is no such file or folder, or a folder without an image.
+        ValueError: an image has no mask, or one of another size; or one cannot be read.
     """
-    paths: dict[Path, Path] = {}
-    for path in find_images(folder):
-        other = paths.setdefault(path.relative_to(folder).with_suffix(""), path)
-        if other != path:
-            raise ValueError(f"{other} and {path} differ in the suffix only; images and masks go together by name.")
-    return paths
+    found, files = by_stem(images, "masks"), by_stem([masks], "masks")
+    require_masks([path for stem, path in found.items() if stem not in files])
+    pictures = [read_image(path) for path in found.values()]
+    labels = [read_mask(files[stem], str(files[stem])) for stem in found]
+    for stem, image, mask in zip(found, pictures, labels, strict=True):
+        require_size_of(image, mask, str(files[stem]))
+    return pictures, labels
+
+
+def require_masks(lonely: Sequence[Path]) -> None:
+    """Raise a `ValueError` unless no image is without a mask."""
+    if lonely:
+        raise ValueError(
+            f"{listed([str(path) for path in lonely])}: there is no mask of the same name. Add it, or remove the image."
+        )
 
 
 def path_sample(image: Path, mask: Path) -> Sample:
@@ -344,6 +336,9 @@ class TableSamples(Sequence[Sample]):
         return len(self.table)
 
     def __getitem__(self, index):
-        row = self.table[index]
+        row, names = self.table[index], [f"{column} {index} of {self.name}" for column in self.columns]
+        for column, name in zip(self.columns, names, strict=True):
+            if row[column] is None:
+                raise ValueError(f"There is no {name}, it is null; remove the row.")
         files = (row[column]["bytes"] or Path(row[column]["path"]) for column in self.columns)
-        return Sample(*files, *(f"{column} {index} of {self.name}" for column in self.columns))
+        return Sample(*files, *names)

@@ -7,12 +7,12 @@ from importlib import import_module
 
 import numpy as np
 import pytest
+from evaluation.figures import figure_columns, figure_parser, image_paths
 from PIL import Image
 
 from alibi_dinov2.features.backbone import load_backbone, preprocess
 from alibi_dinov2.features.dense_features import patch_features
 from alibi_dinov2.pictures.feature_colours import relative_spread
-from evaluation.figures import figure_columns, figure_parser, image_paths
 from evaluation.position.noise import noise_images
 from evaluation.position.query_similarity import mark, patch_at, similarity_colours, similarity_map
 from evaluation.position.stress import dot_grid, with_jitter, with_jitters

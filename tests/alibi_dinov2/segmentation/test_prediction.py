@@ -143,7 +143,7 @@ def test_a_full_disk_is_gone_on_from(saved, tmp_path, monkeypatch):
         patch.setattr(tifffile.FileHandle, "write", full)
         with pytest.raises(OSError, match=r"cannot be written .*No space left.*goes on from"):
             predict(saved, tmp_path / "out", ALL)
-    assert not [path for path in (tmp_path / "out").glob("[!.]*")]
+    assert not list((tmp_path / "out").glob("[!.]*"))
     predict(saved, tmp_path / "out", ALL)
     assert contents(tmp_path / "out") == contents(whole)
 
@@ -212,7 +212,7 @@ def test_two_at_once_on_one_image_both_end_well(saved, tmp_path):
 def test_a_process_that_has_nothing_to_do_waits_for_the_others(saved, tmp_path):
     out = tmp_path / "out"
     with start(saved, out) as other:
-        name, index, _ = other.stdout.readline().split()
+        name, _, _ = other.stdout.readline().split()
         began = time.monotonic()
         segmenter = TrainableSegmenter.load(saved / "saved")
         paths = named_paths([saved / "images"])

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-
 from evaluation.arguments import command_line, common_parser
+
 from evaluation.report.records import read_record, read_records
 from tests.evaluation.report.example_records import example_record, without, write_records
 
