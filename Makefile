@@ -68,7 +68,7 @@ $(RESULTS)/3-alibi-agreement.json: $(DEMO)/teacher/config.json $(DEMO)/photograp
 		--images $(DEMO)/photographs/train --run $(MODEL)/recipe --output $@
 
 $(DEMO)/pca.png: $(DEMO)/teacher/config.json
-	$(BIN)/python -m evaluation.position.pca --models $(DEMO)/teacher $(MODEL) --images data/micrographs \
+	$(BIN)/alibi-dinov2 pca --models $(DEMO)/teacher $(MODEL) --images data/micrographs \
 		--size $(PROBE_SIZE) --output $@
 
 # Few labels, drawn so that place and class are confounded: the teacher's segmentation and ours, side by side.
@@ -109,7 +109,7 @@ $(OWN)/model/README.md: $(OWN_RECORDS)
 	$(BIN)/python -m evaluation.report.publish $(OWN)/model --records $(OWN_RECORDS)
 
 $(OWN)/pca.png: $(OWN)/model/config.json
-	$(BIN)/python -m evaluation.position.pca --models $(DEMO)/teacher $(OWN)/model --images data/micrographs \
+	$(BIN)/alibi-dinov2 pca --models $(DEMO)/teacher $(OWN)/model --images data/micrographs \
 		--size $(PROBE_SIZE) --output $@
 
 # ---- checks

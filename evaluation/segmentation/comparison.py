@@ -7,6 +7,7 @@ from typing import Any
 
 from alibi_dinov2.features.deep_features import DeepFeatures
 from alibi_dinov2.segmentation.pixel_classifiers import CLASSIFIERS
+from alibi_dinov2.segmentation.saved_segmenter import library_versions
 from evaluation.command import add_cache_options, models_parser
 
 CLASSICAL = "classical"

@@ -42,7 +42,6 @@ from evaluation.report.records import Stopwatch, make_record, mean_and_spread
 from evaluation.segmentation.comparison import (
     CLASSICAL,
     comparison_parser,
-    library_versions,
     segmenter_settings,
     with_versions,
 )
