@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image files of any size, read region by region with the same values as the whole image, and files of labels."""
+"""Image files of any size, read region by region with the same values as the whole image."""
 
 import struct
 import zlib
@@ -13,7 +13,6 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from alibi_dinov2.io.images import rgb_array
-from alibi_dinov2.io.labels import to_labels
 from alibi_dinov2.io.tiff_pages import BAND_ROWS, TiffPages
 from modeling_alibi_dinov2.image_processing_alibi_dinov2 import to_8bit, to_array
 
@@ -89,7 +88,7 @@ class PillowPages:
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
+def naming(path: str | Path) -> Iterator[None]:
     """Turn what readers raise into a `ValueError` that names the file; one that does not exist stays what it is."""
     try:
         yield
@@ -201,37 +200,3 @@ class ImageFile:
 def open_image(path: str | Path) -> ImageFile:
     """Open an image or a stack to read regions of it; see `ImageFile`, whose errors it raises."""
     return ImageFile(path)
-
-
-def read_labels(path: str | Path) -> np.ndarray:
-    """A file of labels as `(H, W)` uint8, of a stack `(slices, H, W)`: 0 unlabelled, 1 to 255 a class.
-
-    Palette images give their indices, masks of one bit 0 and 1, RGB images of equal channels one of them.
-
-    Args:
-        path: integers, or whole numbers in a floating type.
-
-    Raises:
-        ValueError: the file has colours or other values than labels, or is lossy; the message names it.
-        FileNotFoundError: there is no such file.
-    """
-    path = Path(path)
-    with open_image(path) as image:
-        if isinstance(image.pages, PillowPages) and image.pages.file.format in LOSSY:
-            raise ValueError(
-                f"{path} is of the format {image.pages.file.format}, which changes values; save labels as PNG or TIFF."
-            )
-        pages = [label_page(image, index) for index in range(image.slices)]
-    return np.stack(pages) if len(pages) > 1 else pages[0]
-
-
-def label_page(image: ImageFile, index: int) -> np.ndarray:
-    """Labels of a page, `(H, W)` uint8; raises what `read_labels` raises."""
-    values = image.stored(index, slice(None), slice(None), indices=True)
-    colours = values[..., :-1] if values.shape[-1] in (2, 4) else values  # without transparency
-    if (colours != colours[..., :1]).any():
-        raise ValueError(
-            f"{image.path} has colours; labels are one number for each pixel, 0 for unlabelled. Save them as a "
-            "greyscale or palette image."
-        )
-    return to_labels(colours[..., 0], image.shape, str(image.path))

@@ -8,6 +8,9 @@ import numpy as np
 from PIL import Image
 
 from alibi_dinov2.io.images import rgb_array
+from modeling_alibi_dinov2.image_processing_alibi_dinov2 import to_array
+
+CHANNELS = (1, 3, 4)  # that an array's last axis may be
 
 
 class ImageRegions(Protocol):
@@ -30,24 +33,35 @@ class ImageRegions(Protocol):
 
 
 class ArrayImage:
-    """An image in memory.
+    """An image or a stack in memory.
 
     Args:
-        pixels: `(H, W)` or `(H, W, C)` with 1, 3 or 4 channels; 8 or 16 bits, bool, or floating in [0, 1] or [0, 255].
+        pixels: `(H, W)` or `(H, W, C)` with 1, 3 or 4 channels; a stack `(slices, H, W)`, unless its last axis has 1, 3
+            or 4 entries, or `(slices, H, W, C)`. 8 or 16 bits, bool, or floating in [0, 1] or [0, 255].
 
     Raises:
         ValueError: another shape, or pixels that are NaN or out of range.
     """
 
-    slices = 1
-
     def __init__(self, pixels: np.ndarray) -> None:
-        self.pixels = rgb_array(np.asarray(pixels))
-        self.shape = self.pixels.shape[:2]
+        pixels = np.asarray(pixels)
+        coloured = pixels.ndim > 2 and pixels.shape[-1] in CHANNELS
+        # Two channels are no stack of slices two pixels wide.
+        if pixels.ndim - coloured not in (2, 3) or (pixels.ndim > 2 and pixels.shape[-1] == 2) or not pixels.size:
+            raise ValueError(
+                f"An array of shape {pixels.shape} is no image; give (H, W) or (H, W, C) with C = 1, 3 or 4, or for a "
+                "stack (slices, H, W) or (slices, H, W, C)."
+            )
+        stacked = pixels.ndim - coloured == 3
+        # As one tall image: the rules for values hold for the whole stack.
+        flat = pixels.reshape(-1, *pixels.shape[2:]) if stacked else pixels
+        self.slices = pixels.shape[0] if stacked else 1
+        self.pixels = rgb_array(flat).reshape(self.slices, -1, flat.shape[1], 3)
+        self.shape = self.pixels.shape[1:3]
 
     def read(self, index: int, rows: slice, columns: slice) -> np.ndarray:
         """See `ImageRegions`."""
-        return self.pixels[rows, columns]
+        return self.pixels[index, rows, columns]
 
 
 Images = np.ndarray | Image.Image | ImageRegions | Sequence[np.ndarray | Image.Image | ImageRegions]
@@ -58,7 +72,7 @@ def as_images(images: Images) -> list[ImageRegions]:
     given: list[Any] = list(images) if isinstance(images, list | tuple) else [images]
     if not given:
         raise ValueError("There are no images; give one or more.")
-    return [image if hasattr(image, "read") else ArrayImage(np.asarray(image)) for image in given]
+    return [image if hasattr(image, "read") else ArrayImage(to_array(image)) for image in given]
 
 
 def read_reflected(image: ImageRegions, index: int, top: int, left: int, height: int, width: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 """Finding and reading images."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,12 @@ from modeling_alibi_dinov2.image_processing_alibi_dinov2 import to_8bit, to_arra
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
-def find_images(folder: str | Path) -> list[Path]:
-    """The images of a folder and its subfolders, sorted by path.
+def find_images(folder: str | Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:
+    """The images of a folder and its subfolders, sorted by path, but for hidden ones such as macOS's `._image.png`.
+
+    Args:
+        folder: whose own name may begin with a dot.
+        suffixes: of the files that are wanted, in lower case.
 
     Raises:
         FileNotFoundError: there is no such folder, or no image in it.
@@ -22,9 +27,15 @@ def find_images(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder; give a folder with images.")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    paths = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in suffixes
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.is_file()
+    )
     if not paths:
-        raise FileNotFoundError(f"{folder} contains no image; images end in {', '.join(IMAGE_SUFFIXES)}.")
+        raise FileNotFoundError(f"{folder} contains no image; images end in {', '.join(suffixes)}.")
     return paths
 
 

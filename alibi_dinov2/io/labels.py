@@ -1,13 +1,136 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sparse labels: what users may give, and which labelled pixels a classifier learns from."""
+"""Labels of pixels: what users may give, as arrays or as files, and the files they are written to."""
 
+import io
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from PIL import Image, ImageOps
+from tifffile import COMPRESSION, PHOTOMETRIC, TiffFile, imwrite
 
+from alibi_dinov2.io.files import new_file
+from alibi_dinov2.io.image_files import LOSSY, TIFF_SIGNATURES, naming
 from alibi_dinov2.io.image_regions import ImageRegions
+from alibi_dinov2.io.tiff_pages import ORIENTATIONS, require_all_pages
 
 MAX_CLASS = 255  # predictions have 8 bits
+LOSSY_COMPRESSIONS = (COMPRESSION.OJPEG, COMPRESSION.JPEG)
+
+
+def read_labels(source: str | Path | bytes, name: str | None = None) -> np.ndarray:
+    """A file of labels, or its bytes, as `(H, W)` uint8, of a stack `(slices, H, W)`.
+
+    What the numbers mean is the caller's: for the segmenter 0 is unlabelled and 1 to 255 are classes, masks of a
+    benchmark may have a class 0 and mark with 255 what does not count. Palette images give their indices, masks of one
+    bit 0 and 1, images of equal colour channels one of them. Images are turned upright as their EXIF says.
+
+    Args:
+        source: integers, or whole numbers in a floating type, from 0 to 255.
+        name: what messages call the labels; the path if there is one.
+
+    Raises:
+        ValueError: the file has colours or other values than labels, is lossy or damaged; the message names it.
+        FileNotFoundError: there is no such file.
+    """
+    name = name or (str(source) if isinstance(source, str | Path) else "the labels")
+    with naming(name), open(source, "rb") if isinstance(source, str | Path) else io.BytesIO(source) as file:
+        is_tiff = file.read(4) in TIFF_SIGNATURES
+        file.seek(0)
+        pages = tiff_pages(file) if is_tiff else None
+        if pages is None:
+            file.seek(0)
+            pages = pillow_pages(file)
+    maps = [to_labels(grey_values(page, name), page.shape[:2], name) for page in pages]
+    return np.stack(maps) if len(maps) > 1 else maps[0]
+
+
+def tiff_pages(source: Any) -> list[np.ndarray] | None:
+    """All pages of a TIFF that have the size of its first as they are stored, upright, `(H, W, C)`; those of another
+    size are thumbnails and pyramids. None if tifffile lacks what they are compressed with."""
+    with TiffFile(source, is_ome=False) as file:
+        require_all_pages(file)
+        first = file.series[0].keyframe
+        pages = []
+        for series in file.series:
+            page = series.keyframe
+            if page.shape != first.shape:
+                continue
+            if page.compression in LOSSY_COMPRESSIONS:
+                raise lossy("TIFF with JPEG compression")
+            try:
+                stored = series.asarray()
+            except ValueError as error:
+                if "imagecodecs" in str(error):
+                    return None
+                raise
+            planes, depth, height, width, samples = page.shaped
+            values = stored.reshape(-1, planes, depth, height, width, samples)
+            pages += list(np.moveaxis(values, 1, -2).reshape(-1, height, width, planes * samples))
+    tag = first.tags.get("Orientation")
+    transposed, *backwards = ORIENTATIONS.get(tag.value if tag else 1, ORIENTATIONS[1])
+    steps = tuple(slice(None, None, -1 if reverse else 1) for reverse in backwards)
+    return [(page.swapaxes(0, 1) if transposed else page)[steps] for page in pages]
+
+
+def pillow_pages(source: Any) -> list[np.ndarray]:
+    """The pages of a file that Pillow reads, upright, `(H, W, C)`; further frames count in TIFFs only."""
+    with Image.open(source) as file:
+        if file.format in LOSSY:
+            raise lossy(str(file.format))
+        pages = []
+        for index in range(getattr(file, "n_frames", 1) if file.format == "TIFF" else 1):
+            file.seek(index)
+            page = np.asarray(ImageOps.exif_transpose(file))
+            pages.append(page[..., None] if page.ndim == 2 else page)
+    return pages
+
+
+def lossy(kind: str) -> ValueError:
+    """The error about a format that does not keep values."""
+    return ValueError(f"it is of the format {kind}, which changes values; save labels as PNG or TIFF")
+
+
+def grey_values(page: np.ndarray, name: str) -> np.ndarray:
+    """The one number of each pixel of a page `(H, W, C)`, `(H, W)`; transparency does not count.
+
+    Raises:
+        ValueError: the channels differ.
+    """
+    colours = page[..., :-1] if page.shape[-1] in (2, 4) else page
+    if (colours != colours[..., :1]).any():
+        raise ValueError(
+            f"{name} has colours; labels are one number for each pixel, 0 for unlabelled. Save them as a greyscale or "
+            "palette image."
+        )
+    return colours[..., 0]
+
+
+def write_labels(path: str | Path, labels: np.ndarray) -> None:
+    """Write labels as a file that `read_labels` gives back unchanged.
+
+    Args:
+        path: ends in .tif or .tiff, or, for a single slice, in .png.
+        labels: `(H, W)` or `(slices, H, W)` uint8.
+
+    Raises:
+        ValueError: the path ends otherwise, or the labels are of another type or shape.
+        OSError: the file cannot be written.
+    """
+    path = Path(path)
+    if labels.dtype != np.uint8 or labels.ndim not in (2, 3):
+        raise ValueError(
+            f"Labels of {labels.dtype} and shape {labels.shape} were given; (H, W) or (slices, H, W) uint8."
+        )
+    suffix = path.suffix.lower()
+    if suffix not in (".tif", ".tiff", ".png") or (suffix == ".png" and labels.ndim == 3):
+        raise ValueError(f"{path}: labels are written as .tif or .tiff, those of a single slice as .png too.")
+    with new_file(path) as temporary:
+        if suffix == ".png":
+            Image.fromarray(labels).save(temporary, format="PNG")
+        else:
+            imwrite(temporary, labels, compression="zlib", photometric=PHOTOMETRIC.MINISBLACK)
 
 
 def to_labels(labels: np.ndarray, shape: tuple[int, int], name: str) -> np.ndarray:
@@ -37,58 +160,59 @@ def to_labels(labels: np.ndarray, shape: tuple[int, int], name: str) -> np.ndarr
     return labels.astype(np.uint8)
 
 
-def as_label_maps(labels: np.ndarray | Sequence[np.ndarray], images: Sequence[ImageRegions]) -> list[np.ndarray]:
+def as_label_maps(labels: Any, images: Sequence[ImageRegions]) -> list[np.ndarray]:
     """Labels of every slice of every image, `(H, W)` uint8.
 
+    Args:
+        labels: for each image `(H, W)`, for a stack `(slices, H, W)`; for a single image also without a list round it.
+            Arrays, tensors, nested lists, whatever NumPy makes an array of.
+        images: that they belong to.
+
     Raises:
-        ValueError: there are not as many as images, or what `to_labels` raises.
+        ValueError: there are not as many as images, or what `require_shape` and `to_labels` raise.
     """
-    given = [labels] if isinstance(labels, np.ndarray) and len(images) == 1 else list(labels)
-    if len(given) != len(images):
-        raise ValueError(f"There are labels for {len(given)} images, and {len(images)} images; give one for each.")
+    if len(images) == 1:
+        only = as_array(labels, "The labels")
+        given = [only[0] if only.ndim > 2 and only.shape[:-2] in ((1,), (1, images[0].slices)) else only]
+    else:
+        given = list(labels)
+        if len(given) != len(images):
+            raise ValueError(f"There are labels for {len(given)} images, and {len(images)} images; give one for each.")
     maps = []
     for number, (image, found) in enumerate(zip(images, given, strict=True), 1):
-        found = np.asarray(found)
-        pages = list(found) if image.slices > 1 and found.ndim == 3 else [found]
-        if len(pages) != image.slices:
-            raise ValueError(f"Image {number} has {image.slices} slices, its labels {len(pages)}; give one for each.")
+        found = as_array(found, f"The label image {number}")
+        require_shape(found, image, f"The label image {number}", f"image {number}")
+        pages = found.reshape(image.slices, *image.shape)
         maps += [to_labels(page, image.shape, f"The label image {number}") for page in pages]
     return maps
 
 
-def find_classes(labels: Sequence[np.ndarray]) -> np.ndarray:
-    """The classes that occur, ascending, `(K,)` uint8; numbers may be left out, as in 1 and 3.
+def as_array(labels: Any, name: str) -> np.ndarray:
+    """An array from whatever NumPy makes one of.
 
     Raises:
-        ValueError: nothing is labelled, or only one class.
+        ValueError: it has rows of different lengths, or holds what are no numbers.
     """
-    classes = np.unique(np.concatenate([np.unique(image) for image in labels]))
-    classes = classes[classes > 0]
-    if len(classes) < 2:
-        found = f"only class {classes[0]}" if len(classes) else "nothing"
-        raise ValueError(f"The labels mark {found}; mark some pixels of at least two classes with 1, 2, and so on.")
-    return classes
+    try:
+        return np.asarray(labels)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ValueError(
+            f"{name} cannot be read as an array of labels ({error}); give one number for each pixel."
+        ) from error
 
 
-def choose_pixels(labels: Sequence[np.ndarray], limit: int, seed: int) -> list[np.ndarray]:
-    """Rows and columns of the labelled pixels of each image, `(n, 2)`, in reading order.
-
-    If there are more than `limit` in all, that many are drawn, the same share of every class, but at least one of each.
-
-    Args:
-        labels: from `to_labels`.
-        limit: 1 or more.
-        seed: of the draw.
-    """
-    places = [np.argwhere(image) for image in labels]
-    total = sum(map(len, places))
-    if total <= limit:
-        return places
-    random = np.random.default_rng(seed)
-    of_image = np.repeat(np.arange(len(places)), [len(found) for found in places])
-    of_class = np.concatenate([image[image > 0] for image in labels])
-    chosen = np.zeros(total, dtype=bool)
-    for label in np.unique(of_class):
-        members = np.flatnonzero(of_class == label)
-        chosen[random.choice(members, max(1, len(members) * limit // total), replace=False)] = True
-    return [found[chosen[of_image == number]] for number, found in enumerate(places)]
+def require_shape(labels: np.ndarray, image: ImageRegions, name: str, image_name: str) -> None:
+    """Raise a `ValueError` unless labels have a number for each pixel of an image or a stack."""
+    shape = tuple(image.shape)
+    wanted = shape if image.slices == 1 else (image.slices, *shape)
+    # A stack of one slice may say so.
+    if labels.shape != wanted and labels.shape != (image.slices, *shape):
+        what = (
+            f"is one of {shape[0]}×{shape[1]} pixels"
+            if image.slices == 1
+            else (f"is a stack of {image.slices} slices of {shape[0]}×{shape[1]} pixels")
+        )
+        raise ValueError(
+            f"{name} has shape {labels.shape}, but {image_name} {what} (height × width): its labels have the shape "
+            f"{wanted}."
+        )

@@ -8,7 +8,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from alibi_dinov2.io.image_files import PillowPages, open_image, read_labels
+from alibi_dinov2.io.image_files import PillowPages, open_image
 from alibi_dinov2.io.images import read_image, rgb_array
 from alibi_dinov2.io.tiff_pages import TiffPages
 
@@ -278,70 +278,3 @@ def test_values_out_of_range_are_named(tmp_path, array):
         pytest.raises(ValueError, match=r"image\.tif: The image has \w+ values from .*rescale it"),
     ):
         image.read(0, slice(0, 2), slice(0, 2))
-
-
-LABELS = np.random.default_rng(0).integers(0, 4, (HEIGHT, WIDTH), dtype=np.uint8)
-LABEL_FILES = {
-    "grey.png": Image.fromarray(LABELS),
-    "rgb.png": Image.fromarray(np.stack([LABELS] * 3, axis=-1)),
-    "rgba.png": Image.fromarray(np.stack([LABELS] * 3 + [LABELS * 0 + 255], axis=-1)),
-    "palette.png": "palette",
-    "palette.tif": "palette",
-    "lzw.tif": "lzw",
-    "uint8.tif": LABELS,
-    "int16.tif": LABELS.astype(np.int16),
-    "int64.tif": LABELS.astype(np.int64),
-    "float.tif": LABELS.astype(np.float32),
-}
-
-
-@pytest.mark.parametrize("name", LABEL_FILES)
-def test_labels_are_what_was_saved(tmp_path, name):
-    source, path = LABEL_FILES[name], tmp_path / name
-    if isinstance(source, np.ndarray):
-        tifffile.imwrite(path, source, compression="zlib")
-    elif source == "palette":
-        image = Image.fromarray(LABELS, mode="P")
-        image.putpalette([200, 0, 0, 0, 200, 0, 0, 0, 200, 9, 9, 9])
-        image.save(path)
-    elif source == "lzw":
-        Image.fromarray(LABELS).save(path, compression="tiff_lzw")
-    else:
-        source.save(path)
-    found = read_labels(path)
-    assert found.dtype == np.uint8
-    np.testing.assert_array_equal(found, LABELS)
-
-
-def test_bits_become_zero_and_one(tmp_path):
-    tifffile.imwrite(tmp_path / "bool.tif", LABELS > 1)
-    Image.fromarray(LABELS > 1).save(tmp_path / "bool.png")
-    for name in ("bool.tif", "bool.png"):
-        np.testing.assert_array_equal(read_labels(tmp_path / name), LABELS > 1)
-
-
-WRONG_LABELS = {
-    "fractions.tif": (LABELS + np.float32(0.5), "fractions"),
-    "negative.tif": (LABELS.astype(np.int16) - 1, "values from -1 to 2"),
-    "colours.tif": (RGB, "has colours"),
-    "many.tif": (GREY_16, "values from"),
-    "lossy.jpg": (LABELS, "of the format JPEG, which changes values"),
-}
-
-
-@pytest.mark.parametrize("name", WRONG_LABELS)
-def test_wrong_labels_are_named(tmp_path, name):
-    array, message = WRONG_LABELS[name]
-    if name.endswith(".tif"):
-        tifffile.imwrite(tmp_path / name, array)
-    else:
-        Image.fromarray(array).save(tmp_path / name)
-    with pytest.raises(ValueError, match=message) as caught:
-        read_labels(tmp_path / name)
-    assert name in str(caught.value)
-
-
-def test_labels_of_a_stack_have_its_pages(tmp_path):
-    stack = np.stack([LABELS * 0, LABELS])
-    tifffile.imwrite(tmp_path / "stack.tif", stack, photometric="minisblack")
-    np.testing.assert_array_equal(read_labels(tmp_path / "stack.tif"), stack)

@@ -41,12 +41,34 @@ def test_images_of_any_kind_and_number():
     assert as_images(several[0]) == [several[0]]
 
 
+@pytest.mark.parametrize("mode", ["P", "CMYK", "YCbCr", "1", "LA", "I;16"])
+def test_pillow_images_have_the_colours_that_pillow_shows(mode):
+    picture = Image.fromarray(PIXELS[..., 0].astype(np.uint16) * 257 if mode == "I;16" else PIXELS)
+    picture = picture if mode == "I;16" else picture.convert(mode)
+    expected = np.asarray(picture) // 257 if mode == "I;16" else np.asarray(picture.convert("RGB"))
+    (image,) = as_images(picture)
+    found = image.read(0, slice(None), slice(None))
+    np.testing.assert_array_equal(found[..., 0] if mode == "I;16" else found, expected)
+
+
+def test_an_array_of_slices_is_a_stack():
+    grey, colour = np.stack([PIXELS[..., 0], PIXELS[..., 1]]), np.stack([PIXELS, PIXELS[::-1]])
+    for stack, expected in ((grey, np.repeat(grey[..., None], 3, axis=-1)), (colour, colour)):
+        (image,) = as_images(stack)
+        assert (image.slices, image.shape) == (2, (9, 13))
+        for index in range(2):
+            np.testing.assert_array_equal(image.read(index, slice(1, 4), slice(2, 9)), expected[index, 1:4, 2:9])
+
+
 @pytest.mark.parametrize(
     ("images", "message"),
     [
         ([], "There are no images"),
         (np.full((4, 4), np.nan), "16 NaN or infinite"),
-        (np.zeros((4, 4, 2)), "1, 3 or 4 channels"),
+        (np.zeros((4, 4, 2)), r"shape \(4, 4, 2\) is no image; give .* C = 1, 3 or 4"),
+        (np.zeros((2, 3, 4, 4, 5)), "is no image"),
+        (np.zeros(4), "is no image"),
+        (np.zeros((0, 4)), "is no image"),
         (np.full((4, 4), 70_000), "rescale it"),
     ],
 )

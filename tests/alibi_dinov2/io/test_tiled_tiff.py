@@ -14,7 +14,7 @@ import tifffile
 from PIL import Image
 
 from alibi_dinov2.io import tiled_tiff
-from alibi_dinov2.io.image_files import read_labels
+from alibi_dinov2.io.labels import read_labels
 from alibi_dinov2.io.tiled_tiff import TiledPrediction, read_description
 from alibi_dinov2.io.tiles import blocks
 
