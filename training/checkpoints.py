@@ -10,7 +10,7 @@ from pathlib import Path
 from accelerate import Accelerator
 from safetensors import SafetensorError
 
-from alibi_dinov2.io.files import seal_folder
+from alibi_dinov2.io.files import remove_folder, seal_folder
 
 NAME = re.compile(r"step-(\d{8})")
 
@@ -49,6 +49,6 @@ def save_checkpoint(accelerator: Accelerator, run: Path, step: int, keep: int) -
         seal_folder(temporary)
         temporary.rename(final)
         for _, old in find_checkpoints(run)[:-keep]:
-            shutil.rmtree(old)
+            remove_folder(old)
     accelerator.wait_for_everyone()
     return final
