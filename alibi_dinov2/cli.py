@@ -30,9 +30,9 @@ from alibi_dinov2.features.classical_features import ClassicalFeatures
 from alibi_dinov2.features.deep_features import DeepFeatures
 from alibi_dinov2.features.feature_cache import DEFAULT_FOLDER, FeatureCache
 from alibi_dinov2.io.files import new_file, require_new_folder, sha256_of
-from alibi_dinov2.io.image_files import ImageFile, open_image
-from alibi_dinov2.io.labels import read_labels
 from alibi_dinov2.io.images import find_images
+from alibi_dinov2.io.labels import read_labels
+from alibi_dinov2.io.open_image import ImageFile, open_image
 from alibi_dinov2.io.tiled_tiff import TiledPrediction, read_description
 from alibi_dinov2.io.tiles import blocks
 from alibi_dinov2.pictures.colours import class_colours

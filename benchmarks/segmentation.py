@@ -32,7 +32,7 @@ from alibi_dinov2.features.classical_features import ClassicalFeatures
 from alibi_dinov2.features.deep_features import DeepFeatures
 from alibi_dinov2.features.feature_cache import MemoryCache
 from alibi_dinov2.io.files import write_json
-from alibi_dinov2.io.image_files import open_image
+from alibi_dinov2.io.open_image import open_image
 from alibi_dinov2.io.tiled_tiff import TiledPrediction
 from alibi_dinov2.io.tiles import blocks
 from alibi_dinov2.segmentation.segmenter import BLOCK, TrainableSegmenter

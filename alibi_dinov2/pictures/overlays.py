@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from PIL import Image
 
-from alibi_dinov2.io.image_files import ImageFile
+from alibi_dinov2.io.open_image import ImageFile
 from alibi_dinov2.pictures.colours import class_colours
 from alibi_dinov2.pictures.panels import LINE_HEIGHT, heading, stack
 
@@ -32,9 +32,7 @@ def overlay(
     labels = reduced(
         image.shape,
         step,
-        lambda rows, columns: classes.stored(index, rows, columns, indices=True)[
-            step // 2 :: step, step // 2 :: step, 0
-        ],
+        lambda rows, columns: classes.stored(index, rows, columns)[step // 2 :: step, step // 2 :: step, 0],
     )
     colours = class_colours()[labels]
     shares = np.where(outlines(labels), 1, OPACITY)[..., None]

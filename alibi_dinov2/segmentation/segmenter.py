@@ -25,8 +25,8 @@ from alibi_dinov2.features.feature_cache import FeatureCache, MemoryCache
 from alibi_dinov2.io.files import new_folder, sha256_of, write_json
 from alibi_dinov2.io.image_regions import ImageRegions, Images, as_images, read_reflected
 from alibi_dinov2.io.labels import as_label_maps
-from alibi_dinov2.segmentation.labelled_pixels import choose_pixels, find_classes
 from alibi_dinov2.io.tiles import Block, blocks
+from alibi_dinov2.segmentation.labelled_pixels import choose_pixels, find_classes
 from alibi_dinov2.segmentation.pixel_classifiers import CLASSIFIERS, fit_classifier, load_classifier
 
 BLOCK = 512  # side in pixels of what is classified at once: features of a hundred channels take 105 MB

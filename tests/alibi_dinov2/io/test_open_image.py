@@ -6,11 +6,11 @@ import tracemalloc
 import numpy as np
 import pytest
 import tifffile
+from alibi_dinov2.io.tiff_pages import TiffPages
 from PIL import Image
 
-from alibi_dinov2.io.image_files import PillowPages, open_image
 from alibi_dinov2.io.images import read_image, rgb_array
-from alibi_dinov2.io.tiff_pages import TiffPages
+from alibi_dinov2.io.open_image import PillowPages, open_image
 
 HEIGHT, WIDTH = 67, 90
 GREY = np.random.default_rng(0).integers(0, 256, (3, HEIGHT, WIDTH), dtype=np.uint8)
