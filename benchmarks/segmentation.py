@@ -18,6 +18,7 @@ import tempfile
 import time
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ import numpy as np
 import tifffile
 import torch
 from scipy.ndimage import gaussian_filter
+from sklearn.base import clone
 from tqdm.auto import tqdm
 
 from alibi_dinov2.features.backbone import Backbone
@@ -34,8 +36,7 @@ from alibi_dinov2.features.feature_cache import MemoryCache
 from alibi_dinov2.io.files import write_json
 from alibi_dinov2.io.open_image import open_image
 from alibi_dinov2.io.tiled_tiff import TiledPrediction
-from alibi_dinov2.io.tiles import blocks
-from alibi_dinov2.segmentation.segmenter import BLOCK, TrainableSegmenter
+from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
 from benchmarks.cases import HEAD_DIM, Setting, build_model
 from benchmarks.measuring import in_fresh_process, machine_facts, time_and_memory
 from evaluation.segmentation.scribbles import add_strokes
@@ -72,7 +73,9 @@ def measure_case(features: str, side: int, width: int, layers: int, threads: int
         segmenter = TrainableSegmenter(
             backbone if features != "classical" else None,
             ClassicalFeatures() if features != "deep" else None,
+            cache=MemoryCache(),
         )
+        again = clone(segmenter)  # shares what the backbone gave, not the classical features
         seconds: dict[str, float] = {}
 
         def timed(name: str, run: Callable[[], Any]) -> None:
@@ -82,24 +85,21 @@ def measure_case(features: str, side: int, width: int, layers: int, threads: int
 
         def predict() -> None:
             prediction = TiledPrediction(Path(folder) / "mask.tif", 1, source.shape, "benchmark")
-            for number, block, probabilities in segmenter.predict_blocks(source):
-                prediction.write(0, number, *block, segmenter.classes_[probabilities.argmax(axis=-1)])
+            for number, block, probabilities in again.predict_blocks(source):
+                prediction.write(0, number, *block, again.classes_[probabilities.argmax(axis=-1)])
             prediction.finish({}, COLOURS)
 
         def compute_features() -> None:
             # Nothing is remembered: the windows go through the backbone again.
-            cache, segmenter.cache = segmenter.cache, MemoryCache(0)
-            grid = segmenter.deep_grid(source, 0)
-            segmenter.cache = cache
-            for block in blocks(source.shape, BLOCK):
-                segmenter.block_features(source, 0, block, grid)
+            features = replace(segmenter.features_, cache=MemoryCache(0))
+            for _ in features.of_slice(source, 0):
+                pass
 
         def everything() -> None:
             timed("first_fit", lambda: segmenter.fit(source, strokes))
             timed("features_seconds", compute_features)
-            segmenter.block_cache = MemoryCache()
-            timed("fit", lambda: segmenter.fit(source, strokes))
-            timed("refit", lambda: segmenter.fit(source, more))
+            timed("fit", lambda: again.fit(source, strokes))
+            timed("refit", lambda: again.fit(source, more))
             timed("predict", predict)
 
         with open_image(path) as source:

@@ -26,7 +26,6 @@ from alibi_dinov2.features.deep_features import DeepFeatures
 from alibi_dinov2.io.files import sha256_of, write_json
 from alibi_dinov2.io.labels import read_labels
 from alibi_dinov2.io.open_image import open_image
-from alibi_dinov2.segmentation import segmenter as segmentation
 from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
 from benchmarks.measuring import machine_facts
 
@@ -40,24 +39,14 @@ def agreement(one: np.ndarray, other: np.ndarray) -> float:
     return float((one[inner] == other[inner]).mean())
 
 
-def in_small_blocks(segmenter: TrainableSegmenter, image: np.ndarray) -> np.ndarray:
-    """The mask, classified in smaller blocks."""
-    usual, segmentation.BLOCK = segmentation.BLOCK, SMALL_BLOCK
+def with_features(segmenter: TrainableSegmenter, image: np.ndarray, **changes: Any) -> np.ndarray:
+    """The mask, with other settings of its `PixelFeatures` than those the segmenter was fitted with."""
+    usual = segmenter.features_
+    segmenter.features_ = replace(usual, **changes)
     try:
         return segmenter.predict(image)
     finally:
-        segmentation.BLOCK = usual
-
-
-def with_deep(segmenter: TrainableSegmenter, image: np.ndarray, **changes: Any) -> np.ndarray:
-    """The mask, with other settings of the deep features than those the segmenter was fitted with."""
-    usual = segmenter.deep
-    assert usual is not None
-    segmenter.deep = replace(usual, **changes)
-    try:
-        return segmenter.predict(image)
-    finally:
-        segmenter.deep = usual
+        segmenter.features_ = usual
 
 
 def measure(image: np.ndarray, labels: np.ndarray, model: str) -> dict[str, float]:
@@ -69,16 +58,18 @@ def measure(image: np.ndarray, labels: np.ndarray, model: str) -> dict[str, floa
             return mask
 
         classical = TrainableSegmenter().fit(image, labels)
-        blocks = agreement(done(classical.predict(image)), done(in_small_blocks(classical, image)))
+        blocks = agreement(
+            done(classical.predict(image)), done(with_features(classical, image, block_size=SMALL_BLOCK))
+        )
         segmenter = TrainableSegmenter(load_backbone(model)).fit(image, labels)
-        deep = segmenter.deep
+        deep = segmenter.features_.deep
         assert deep is not None
         patch = max(deep.patch)
         offset = (deep.window - deep.overlap) // 2 // patch * patch
         mask = done(segmenter.predict(image))
         moved = done(segmenter.predict(image[offset:, offset:]))
         side = -(-max(image.shape[:2]) // patch) * patch
-        whole = done(with_deep(segmenter, image, window=side))
+        whole = done(with_features(segmenter, image, deep=replace(deep, window=side)))
     return {
         "blocks": blocks,
         "moved": agreement(mask[offset:, offset:], moved),

@@ -14,7 +14,7 @@ from alibi_dinov2.features.backbone import Backbone, load_backbone
 from alibi_dinov2.features.zoo import MODELS
 from alibi_dinov2.io.files import write_json
 from alibi_dinov2.io.images import read_folder
-from evaluation.removals.removals import COUNTS, REMOVALS, fit_removal, require_options, with_removal
+from evaluation.removals.removals.removals.removals import COUNTS, REMOVALS, fit_removal, require_options, with_removal
 
 
 def common_parser(description: str | None) -> argparse.ArgumentParser:
@@ -25,7 +25,9 @@ def common_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--size", type=int, default=518, help="shortest side in pixels at which the model sees images")
     parser.add_argument("--device", default="cpu", help="where the model runs, such as cpu or cuda")
     parser.add_argument("--seed", type=int, default=0, help="of everything random")
-    removal = parser.add_argument_group("removal", "what else could be done: evaluation.removals.removals")
+    removal = parser.add_argument_group(
+        "removal", "what else could be done: evaluation.removals.removals.removals.removals"
+    )
     removal.add_argument("--removal", choices=REMOVALS, help="what is done to the features of the model")
     removal.add_argument(
         "--removal-images", type=Path, help="folder of images that blank-channels or rasa is fitted on"

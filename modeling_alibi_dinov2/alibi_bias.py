@@ -80,13 +80,14 @@ def patch_distances(
     height, width = grid_size
     rows = axis_distances(height, wrap=wrap, device=device)
     columns = axis_distances(width, wrap=wrap, device=device)
+    if normalize:  # before they are combined: an axis has far fewer numbers, and both metrics scale with it
+        largest = largest_distance(grid_size, metric=metric, wrap=wrap, device=device)
+        rows, columns = rows / largest, columns / largest
     if queries == slice(None):
         distances = combine_axes(rows[:, None, :, None], columns[None, :, None, :], metric=metric)
     else:
         query = torch.arange(height * width, device=device)[queries]
         distances = combine_axes(rows[query // width, :, None], columns[query % width, None, :], metric=metric)
-    if normalize:
-        distances.div_(largest_distance(grid_size, metric=metric, wrap=wrap, device=device))
     return distances.reshape(-1, height * width)
 
 

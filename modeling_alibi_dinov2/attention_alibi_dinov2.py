@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the bias reaches the attention: one cached tensor for eager and SDPA, coordinates for blockwise and flex."""
+"""How the bias reaches the attention: one tensor a forward for eager and SDPA, coordinates for blockwise and flex."""
 
 from collections.abc import Iterator
-from functools import lru_cache
 
 import torch
 from torch import nn
@@ -36,48 +35,14 @@ BLOCK_BYTES = 16 * 2**20
 def fixed_bias(config: Dinov2AlibiConfig, grid_size: GridSize, hidden_states: torch.Tensor) -> torch.Tensor:
     """The bias that all layers share, `(1, 1 or heads, tokens, tokens)`, in the dtype of the queries to come.
 
-    The last few grids are remembered (outside compilation, where the compiler sees the arithmetic instead).
+    It lives as long as one forward pass: building it takes less than a hundredth of that, and a bias that outlived the
+    pass would hold gigabytes for large images.
     """
     device = hidden_states.device
-    autocast = torch.is_autocast_enabled(device.type)
+    autocast = torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
     dtype = torch.get_autocast_dtype(device.type) if autocast else hidden_states.dtype
-    build = build_fixed_bias if torch.compiler.is_compiling() else remembered_fixed_bias
-    return build(
-        grid_size,
-        config.num_prefix_tokens,
-        config.num_attention_heads,
-        config.alibi_slopes,
-        config.alibi_metric,
-        config.alibi_wrap,
-        config.alibi_normalize,
-        dtype,
-        device,
-    )
-
-
-def build_fixed_bias(
-    grid_size: GridSize,
-    num_prefix_tokens: int,
-    num_heads: int,
-    slopes: str,
-    metric: str,
-    wrap: bool,
-    normalize: bool,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> torch.Tensor:
-    """Grid -> distances -> slopes -> bias, computed in float32."""
-    distances = patch_distances(grid_size, metric=metric, wrap=wrap, normalize=normalize, device=device)
-    bias = distances_to_bias(pad_prefix(distances, num_prefix_tokens), alibi_slopes(slopes, num_heads, device))
-    return bias.to(dtype)
-
-
-@lru_cache(maxsize=4)
-def remembered_fixed_bias(*arguments) -> torch.Tensor:
-    """`build_fixed_bias` of the last few grids, dtypes and devices."""
-    # A tensor made in inference mode could not be saved for the backward pass of a later training step.
-    with torch.inference_mode(False), torch.no_grad():
-        return build_fixed_bias(*arguments)
+    distances = pad_prefix(config_distances(config, grid_size, device=device), config.num_prefix_tokens)
+    return distances_to_bias(distances, alibi_slopes(config.alibi_slopes, config.num_attention_heads, device)).to(dtype)
 
 
 def layer_slopes(module: Dinov2WithRegistersAttention, device: torch.device) -> torch.Tensor:
@@ -222,12 +187,27 @@ def mask_rows(mask: torch.Tensor, rows: slice) -> torch.Tensor:
 
 
 def merge_masks(bias: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """Add a caller's mask, boolean (`False` is masked) or additive, to the bias; shapes broadcast."""
+    """Add a caller's mask, see `convert_mask`, to the bias, in its dtype; shapes broadcast."""
     if mask is None:
         return bias
-    if mask.dtype == torch.bool:
-        return bias.masked_fill(~mask, torch.finfo(bias.dtype).min)
-    return bias + mask
+    mask = convert_mask(mask, bias.dtype)
+    return bias.masked_fill(~mask, torch.finfo(bias.dtype).min) if mask.dtype == torch.bool else bias + mask
+
+
+def convert_mask(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A boolean mask (`False` is masked) as it is, an additive one in the dtype of the queries, which kernels need.
+
+    Raises:
+        ValueError: the mask holds integers, which could mean either.
+    """
+    if mask.dtype in (dtype, torch.bool):
+        return mask
+    if not mask.is_floating_point():
+        raise ValueError(
+            f"A mask of {mask.ndim} dimensions has dtype {mask.dtype}; it must be boolean (`False` is masked) or "
+            "floating (added to the scores). Convert it with `mask.bool()`, or pass one of shape (batch, tokens)."
+        )
+    return mask.clamp(min=torch.finfo(dtype).min).to(dtype)  # -inf for all keys of a query would give NaN
 
 
 AttentionInterface.register(BLOCKWISE, alibi_blockwise_attention_forward)

@@ -6,8 +6,9 @@ from .transformers_version import MINIMUM_TRANSFORMERS  # noqa: F401  # isort: s
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 from transformers.image_processing_backends import PilBackend
-from transformers.image_processing_utils import BatchFeature
+from transformers.image_processing_utils import BatchFeature, get_size_dict
 from transformers.image_transforms import center_crop, get_resize_output_image_size
 from transformers.image_utils import (
     IMAGENET_DEFAULT_MEAN,
@@ -18,9 +19,13 @@ from transformers.image_utils import (
     SizeDict,
 )
 from transformers.processing_utils import ImagesKwargs
+from transformers.utils import logging
 
-UINT16_TO_UINT8 = 257  # 65535 / 255
-CHANNELS = (1, 3, 4)  # greyscale, RGB, RGBA
+from .pixels import require_one_range, to_8bit, to_array, to_channels_first, to_rgb
+
+logger = logging.get_logger(__name__)
+
+Size = tuple[int, int]  # height, width
 
 
 class Dinov2AlibiImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
@@ -40,16 +45,18 @@ class Dinov2AlibiImageProcessor(PilBackend):
 
     Greyscale, palette, RGBA (over white) and 16-bit images are converted to 8-bit RGB; 16-bit values are divided by
     257, that is, their full range is kept: stretch the contrast beforehand if the image uses only a part of it.
-    Floating images have values in [0, 1], or in [0, 255] when one of them exceeds 1.
+    Floating images have values in [0, 1], or in [0, 255] when their largest is 2 or more; between the two it is not
+    clear what they are. Integers of other types have 8 bits, or 16 when one of them exceeds 255.
 
     Returns:
         `BatchFeature` with `pixel_values`: a list of `(3, H, W)` arrays, or one `(B, 3, H, W)` tensor with
         `return_tensors`.
 
     Raises:
-        ValueError: pixels that are NaN, infinite or out of range, or floating with `do_rescale=False`; a requested
-            output size that is no multiple of `patch_size`; an image smaller than one patch that is neither resized
-            nor centre-cropped (which pads it with zeros, as DINOv2's processor does).
+        ValueError: pixels that are NaN, infinite or out of range, or whose range is not clear, from themselves or from
+            the other images of the call; floating pixels with `do_rescale=False`; a requested output size that is no
+            multiple of `patch_size`; an image smaller than one patch that is neither resized nor centre-cropped (which
+            pads it with zeros, as DINOv2's processor does).
     """
 
     resample = PILImageResampling.BICUBIC
@@ -68,7 +75,9 @@ class Dinov2AlibiImageProcessor(PilBackend):
 
     def _prepare_images_structure(self, images: ImageInput, expected_ndims: int = 3) -> list:
         """A flat list of images; an array of two dimensions, alone or in a list, is one greyscale image."""
-        return super()._prepare_images_structure(add_channel_axis(images), expected_ndims)
+        images = super()._prepare_images_structure(add_channel_axis(images), expected_ndims)
+        require_one_range(images)
+        return images
 
     def process_image(
         self,
@@ -130,43 +139,114 @@ class Dinov2AlibiImageProcessor(PilBackend):
         """Height and width for resizing: those asked for, or those of the aspect ratio, rounded to whole patches."""
         if size.height and size.width:
             require_multiples("size", size, patch_size)
-            return size
-        if not size.shortest_edge or size.longest_edge:
-            raise ValueError(f"`size` is {size}; it must have 'shortest_edge', or 'height' and 'width'.")
-        height, width = get_resize_output_image_size(
-            image, size.shortest_edge, default_to_square=False, input_data_format=ChannelDimension.FIRST
-        )
+        height, width = resized_size(image.shape[-2:], size)
         return SizeDict(
             height=max(round(height / patch_size), 1) * patch_size, width=max(round(width / patch_size), 1) * patch_size
         )
 
     def post_process_semantic_segmentation(
-        self, outputs, target_sizes: list[tuple[int, int]] | None = None
+        self, outputs, target_sizes: list[Size] | torch.Tensor | None = None, **kwargs
     ) -> list[torch.Tensor]:
-        """Class maps from the logits of `Dinov2AlibiForSemanticSegmentation`.
+        """Class maps from the logits of `Dinov2AlibiForSemanticSegmentation`, laid where their pixels came from.
 
         Args:
             outputs: the model's output, with `logits` `(B, num_labels, H, W)`.
-            target_sizes: `(height, width)` of each map; the size of the logits if not given. The maps cover what the
-                model saw: process the image with `do_center_crop=False` to have all of it.
+            target_sizes: `(height, width)` of each original image, and of its map; without them the maps have the size
+                of the logits.
+            kwargs: the choices that the call of the processor had, if it had any, such as `do_center_crop=False`. What
+                they leave out of an image gets the class of the nearest pixel that the model saw; a warning says so
+                when that is more than a patch.
 
         Returns:
             One `(height, width)` int64 tensor per image.
 
         Raises:
             ValueError: another number of sizes than of images.
+            TypeError: a choice that the image processor does not have.
         """
         logits = outputs.logits
         if target_sizes is None:
             return list(logits.argmax(dim=1))
         if len(target_sizes) != len(logits):
             raise ValueError(f"`target_sizes` has {len(target_sizes)} entries for {len(logits)} images; give one each.")
-        return [
-            torch.nn.functional.interpolate(
-                image_logits[None], size=tuple(size), mode="bilinear", align_corners=False
-            ).argmax(dim=1)[0]
-            for image_logits, size in zip(logits, target_sizes, strict=True)
-        ]
+        maps = []
+        for image_logits, size in zip(logits, target_sizes, strict=True):
+            height, width = (int(side) for side in size)
+            resized, seen = self.sizes_on_the_way((height, width), image_logits.shape[-2:], **kwargs)
+            image_logits = image_logits[:, : seen[0], : seen[1]]  # beyond it there may be padding
+            maps.append(lay_out(image_logits, (height, width), resized).argmax(dim=0))
+        return maps
+
+    def sizes_on_the_way(self, original: Size, output: Size, **kwargs) -> tuple[Size, Size]:
+        """Size of an image after resizing and after cropping; `output` twice if the choices do not lead to `output`."""
+        unknown = sorted(kwargs.keys() - self.valid_kwargs.__annotations__.keys())
+        if unknown:
+            raise TypeError(f"{', '.join(unknown)}: not among the choices of {type(self).__name__}.")
+        names = ("do_resize", "size", "do_center_crop", "crop_size", "patch_size", "do_pad")
+        choices = {name: kwargs.get(name, getattr(self, name)) for name in names}
+        size, crop_size = (
+            SizeDict(**get_size_dict(choices[name], default_to_square=name == "crop_size", param_name=name))
+            for name in ("size", "crop_size")
+        )
+        patch_size = choices["patch_size"]
+        image = np.broadcast_to(np.uint8(0), (1, *original))  # one number, of that shape
+        resized = original
+        if choices["do_resize"] and not choices["do_center_crop"]:
+            rounded = self.rounded_size(image, size, patch_size)
+            resized = (rounded.height, rounded.width)
+        elif choices["do_resize"]:
+            resized = resized_size(original, size)
+        if choices["do_center_crop"]:
+            cropped = (crop_size.height, crop_size.width)
+        else:
+            cropped = tuple(side // patch_size * patch_size for side in resized)
+        padded = choices["do_pad"] and cropped[0] <= output[0] and cropped[1] <= output[1]
+        if cropped != tuple(output) and not padded:
+            logger.warning_once(
+                f"The logits are {output[0]}×{output[1]}, but this image processor makes {cropped[0]}×{cropped[1]} of "
+                f"{original[0]}×{original[1]} pixels. The map is stretched over the whole image. If the image "
+                "processor was called with choices of its own, such as `do_center_crop=False`, pass them here too."
+            )
+            return output, output
+        if max(before - after for before, after in zip(resized, cropped, strict=True)) > 2 * patch_size:
+            logger.warning_once(
+                f"The model has seen {cropped[0]}×{cropped[1]} pixels from the centre of {resized[0]}×{resized[1]}; "
+                "outside, the map repeats the nearest class. Process images with `do_center_crop=False` to have it all."
+            )
+        return resized, cropped
+
+
+def resized_size(original: Size, size: SizeDict) -> Size:
+    """Height and width that `size` asks for, or that follow from its shortest edge and the aspect ratio.
+
+    Raises:
+        ValueError: `size` asks for something else.
+    """
+    if size.height and size.width:
+        return size.height, size.width
+    if not size.shortest_edge or size.longest_edge:
+        raise ValueError(f"`size` is {size}; it must have 'shortest_edge', or 'height' and 'width'.")
+    image = np.broadcast_to(np.uint8(0), (1, *original))
+    return get_resize_output_image_size(
+        image, size.shortest_edge, default_to_square=False, input_data_format=ChannelDimension.FIRST
+    )
+
+
+def lay_out(logits: torch.Tensor, size: Size, resized: Size) -> torch.Tensor:
+    """Logits `(C, h, w)` of the centre of a resized image as `(C, H, W)` for the whole of the original one.
+
+    Bilinear between the centres of pixels; outside of the logits their border goes on.
+    """
+    axes = []
+    for length, scaled, seen in zip(size, resized, logits.shape[-2:], strict=True):
+        centres = torch.arange(length, device=logits.device, dtype=torch.float32) + 0.5
+        before = (scaled - seen) // 2  # pixels of the resized image that the crop has cut off, or, below 0, has added
+        axes.append((centres * (scaled / length) - before) * (2 / seen) - 1)
+    rows, columns = axes[0][:, None].expand(size), axes[1].expand(size)
+    grid = torch.stack([columns, rows], dim=-1)[None]
+    return nn.functional.grid_sample(
+        logits[None].float(), grid, mode="bilinear", padding_mode="border", align_corners=False
+    )[0]
 
 
 def add_channel_axis(images: ImageInput) -> ImageInput:
@@ -174,77 +254,6 @@ def add_channel_axis(images: ImageInput) -> ImageInput:
     if isinstance(images, list | tuple):
         return [add_channel_axis(image) for image in images]
     return images[None] if getattr(images, "ndim", None) == 2 else images
-
-
-def to_array(image: ImageInput) -> np.ndarray:
-    """An image as an array in the layout it came in; PIL images as `(H, W)`, `(H, W, 3)` or `(H, W, 4)`."""
-    if isinstance(image, torch.Tensor):
-        return (image.float() if image.is_floating_point() else image).detach().cpu().numpy()
-    if isinstance(image, Image.Image) and image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-        elif image.mode != "L":
-            image = image.convert("RGB")
-    return np.asarray(image)
-
-
-def to_channels_first(image: np.ndarray, input_data_format: str | ChannelDimension | None) -> np.ndarray:
-    """`(H, W)`, `(C, H, W)` or `(H, W, C)` as `(C, H, W)`; the layout is guessed where it is not given.
-
-    Raises:
-        ValueError: another number of dimensions or channels.
-    """
-    shape = image.shape
-    if image.ndim == 2:
-        image = image[None]
-    elif image.ndim == 3:
-        guess = ChannelDimension.FIRST if shape[0] in CHANNELS else ChannelDimension.LAST
-        if (input_data_format or guess) == ChannelDimension.LAST:
-            image = np.moveaxis(image, -1, 0)
-    if image.ndim != 3 or image.shape[0] not in CHANNELS or image.size == 0:
-        raise ValueError(
-            f"The image has shape {shape}; it must be (H, W), (C, H, W) or (H, W, C) with 1, 3 or 4 channels. Choose "
-            "one channel or three, or pass `input_data_format`."
-        )
-    return image
-
-
-def to_rgb(image: np.ndarray) -> np.ndarray:
-    """An 8-bit array `(C, H, W)` of greyscale, RGB or RGBA as RGB; what is transparent becomes white."""
-    if len(image) == 1:
-        return np.repeat(image, 3, axis=0)
-    if len(image) == 4:
-        opacity = image[3:] / 255
-        return np.round(opacity * image[:3] + (1 - opacity) * 255).astype(np.uint8)
-    return image
-
-
-def to_8bit(image: np.ndarray) -> np.ndarray:
-    """The same pixels with 8 bits.
-
-    Raises:
-        ValueError: pixels that are NaN, infinite, negative or beyond the range of their type.
-    """
-    if image.dtype == np.uint8:
-        return image
-    if image.dtype == bool:
-        return image.astype(np.uint8) * 255
-    if np.issubdtype(image.dtype, np.floating):
-        invalid = np.count_nonzero(~np.isfinite(image))
-        if invalid:
-            raise ValueError(
-                f"The image has {invalid} NaN or infinite of {image.size} values. Replace them, for example with "
-                "`numpy.nan_to_num`, or mask them out beforehand."
-            )
-        scale, limit = (255.0, 1) if image.max() <= 1 else (1.0, 255)
-    else:
-        scale, limit = (1.0, 255) if image.max() <= 255 and image.dtype != np.uint16 else (1 / UINT16_TO_UINT8, 65535)
-    if image.min() < 0 or image.max() > limit:
-        raise ValueError(
-            f"The image has {image.dtype} values from {image.min()} to {image.max()}. Integers must lie in [0, 255] or "
-            "[0, 65535], floating values in [0, 1] or [0, 255]: rescale it, for example to [0, 1]."
-        )
-    return np.round(image * scale).astype(np.uint8)
 
 
 def require_multiples(name: str, size: SizeDict, patch_size: int) -> None:

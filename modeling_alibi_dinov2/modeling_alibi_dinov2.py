@@ -28,91 +28,13 @@ from .attention_alibi_dinov2 import (
     ATTENTION_IMPLEMENTATIONS,
     BLOCKWISE,
     config_distances,
+    convert_mask,
     fixed_bias,
     layer_slopes,
     merge_masks,
 )
 from .configuration_alibi_dinov2 import Dinov2AlibiConfig
-
-
-class Dinov2AlibiEmbeddings(nn.Module):
-    """Pixels to tokens: [CLS], the registers, then one token per patch in row-major order; no position embedding."""
-
-    def __init__(self, config: Dinov2AlibiConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
-        self.mask_token = nn.Parameter(torch.zeros(1, config.hidden_size))
-        self.register_tokens = nn.Parameter(torch.zeros(1, config.num_register_tokens, config.hidden_size))
-        self.patch_embeddings = Dinov2AlibiPatchEmbeddings(config)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-
-    def forward(self, pixel_values: torch.Tensor, bool_masked_pos: torch.Tensor | None = None) -> torch.Tensor:
-        """`(B, 3, H, W)` -> `(B, prefix + h·w, hidden_size)`; `bool_masked_pos`, `(B, h·w)`, marks hidden patches."""
-        patches = self.patch_embeddings(pixel_values)
-        if bool_masked_pos is not None:
-            patches = torch.where(bool_masked_pos.unsqueeze(-1), self.mask_token.to(patches.dtype), patches)
-        batch_size = patches.shape[0]
-        prefix = torch.cat([self.cls_token, self.register_tokens], dim=1).expand(batch_size, -1, -1)
-        return self.dropout(torch.cat([prefix.to(patches.dtype), patches], dim=1))
-
-
-class Dinov2AlibiPatchEmbeddings(nn.Module):
-    """Patches of `patch_size` pixels, `patch_stride` pixels apart, projected to tokens."""
-
-    def __init__(self, config: Dinov2AlibiConfig) -> None:
-        super().__init__()
-        self.patch_shape, self.stride_shape = config.patch_shape, config.stride_shape
-        self.projection = nn.Conv2d(
-            config.num_channels, config.hidden_size, kernel_size=config.patch_shape, stride=config.stride_shape
-        )
-
-    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """`(B, 3, H, W)` -> `(B, h·w, hidden_size)`."""
-        return self.projection(pixel_values).flatten(2).transpose(1, 2)
-
-    def grid_size(self, pixel_values: torch.Tensor) -> GridSize:
-        """Rows and columns of patches.
-
-        Raises:
-            ValueError: the pixels are not `(B, num_channels, H, W)`, floating, of the weights' dtype and on their
-                device, with sides that are multiples of the patch size.
-        """
-        weight = self.projection.weight
-        if pixel_values.ndim != 4 or pixel_values.shape[1] != weight.shape[1]:
-            raise ValueError(
-                f"`pixel_values` has shape {tuple(pixel_values.shape)}; it must be (batch, {weight.shape[1]} channels, "
-                "height, width). The image processor converts greyscale, RGBA and palette images."
-            )
-        if not pixel_values.is_floating_point():
-            raise ValueError(
-                f"`pixel_values` has dtype {pixel_values.dtype}; it must be floating and normalised. Pass images "
-                "through the image processor, which rescales and normalises them."
-            )
-        if pixel_values.device != weight.device:
-            raise ValueError(
-                f"`pixel_values` is on {pixel_values.device}, the model on {weight.device}. Move one of them: "
-                "`pixel_values.to(model.device)`."
-            )
-        # Under autocast the dtypes of the operations are autocast's business.
-        if pixel_values.dtype != weight.dtype and not torch.is_autocast_enabled(weight.device.type):
-            raise ValueError(
-                f"`pixel_values` has dtype {pixel_values.dtype}, the model {weight.dtype}. Convert one of them: "
-                "`pixel_values.to(model.dtype)`."
-            )
-        grid = []
-        for name, side, patch, stride in zip(
-            ("height", "width"), pixel_values.shape[-2:], self.patch_shape, self.stride_shape, strict=True
-        ):
-            if side < patch or side % patch:
-                smaller = max(side // patch, 1) * patch
-                raise ValueError(
-                    f"`pixel_values` has {name} {side}; it must be a multiple of the patch size, {patch} pixels. "
-                    f"Resize, crop or pad it to {smaller} or {smaller + patch}, or use the model's image processor, "
-                    "which does."
-                )
-            grid.append((side - patch) // stride + 1)
-        return grid[0], grid[1]
+from .embeddings_alibi_dinov2 import Dinov2AlibiEmbeddings
 
 
 class Dinov2AlibiAttention(Dinov2WithRegistersAttention):
@@ -146,6 +68,9 @@ class Dinov2AlibiAttention(Dinov2WithRegistersAttention):
             distances = pad_prefix(alibi_distances, self.config.num_prefix_tokens)
             bias = distances_to_bias(distances, layer_slopes(self, query.device)).to(query.dtype)
             attention_mask = merge_masks(bias, attention_mask)
+        # Where layer norms are kept in another precision than the projections, so is what the encoder has added up.
+        if isinstance(attention_mask, torch.Tensor):
+            attention_mask = convert_mask(attention_mask, query.dtype)
 
         attend = ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         output, weights = attend(
@@ -244,7 +169,7 @@ class Dinov2AlibiModel(Dinov2AlibiPreTrainedModel, Dinov2WithRegistersModel):
     ) -> BaseModelOutputWithPooling:
         r"""
         Args:
-            pixel_values: `(B, 3, H, W)`, floating, normalised; H and W multiples of the patch size.
+            pixel_values: `(B, 3, H, W)`, of any floating dtype, normalised; H and W multiples of the patch size.
             bool_masked_pos: `(B, h·w)`, boolean; `True` replaces a patch by the mask token.
             attention_mask: `(B, tokens)`, 0 or `False` for tokens to ignore, or a 4-D mask; added to the bias.
 
@@ -253,14 +178,18 @@ class Dinov2AlibiModel(Dinov2AlibiPreTrainedModel, Dinov2WithRegistersModel):
             normalised [CLS] token; `hidden_states` and `attentions` (eager only) on request.
 
         Raises:
-            ValueError: the pixels do not fit the patches or the weights; the message says how to mend them.
+            ValueError: the pixels do not fit the patches or are on another device; the message says how to mend them.
         """
         grid_size = self.embeddings.patch_embeddings.grid_size(pixel_values)
         return super().forward(pixel_values, bool_masked_pos, attention_mask, grid_size=grid_size, **kwargs)
 
 
 class Dinov2AlibiForImageClassification(Dinov2AlibiPreTrainedModel, Dinov2WithRegistersForImageClassification):
-    """A linear layer on the [CLS] token beside the mean patch token; `forward` as in the stock class."""
+    """A linear layer on the [CLS] token beside the mean patch token; `forward` as in the stock class.
+
+    `labels`, of any integer dtype, are `(B,)` classes, or `(B, num_labels)` marks of several classes; with one label,
+    or `problem_type="regression"`, they are values.
+    """
 
     def __init__(self, config: Dinov2AlibiConfig) -> None:
         super(Dinov2WithRegistersForImageClassification, self).__init__(config)
@@ -270,6 +199,22 @@ class Dinov2AlibiForImageClassification(Dinov2AlibiPreTrainedModel, Dinov2WithRe
             nn.Linear(config.hidden_size * 2, config.num_labels) if config.num_labels > 0 else nn.Identity()
         )
         self.post_init()
+
+    def loss_function(
+        self,
+        labels: torch.Tensor,
+        logits: torch.Tensor,
+        config: Dinov2AlibiConfig,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        **kwargs,
+    ) -> torch.Tensor:
+        """The mean of Transformers' loss for classification; see `share_of_batch` for `num_items_in_batch`."""
+        values = labels.is_floating_point() or labels.shape == logits.shape or config.num_labels == 1
+        if config.problem_type == "single_label_classification" or (config.problem_type is None and not values):
+            labels = class_indices(labels)
+        elif not labels.is_floating_point():
+            labels = labels.float()
+        return share_of_batch(super().loss_function(labels, logits, config), labels, num_items_in_batch)
 
 
 class Dinov2AlibiForSemanticSegmentation(Dinov2AlibiPreTrainedModel):
@@ -289,27 +234,38 @@ class Dinov2AlibiForSemanticSegmentation(Dinov2AlibiPreTrainedModel):
         pixel_values: torch.Tensor,
         labels: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
         **kwargs,
     ) -> SemanticSegmenterOutput:
         r"""
         Args:
             pixel_values: `(B, 3, H, W)`, as for `Dinov2AlibiModel`.
-            labels: `(B, H, W)`, integer classes in `[0, num_labels)`; `semantic_loss_ignore_index` is left out.
+            labels: `(B, H, W)`, classes in `[0, num_labels)` of any integer dtype; `semantic_loss_ignore_index` is left
+                out, and where no other label is left, the loss is 0.
             attention_mask: as for `Dinov2AlibiModel`.
+            num_items_in_batch: see `share_of_batch`.
 
         Returns:
             `SemanticSegmenterOutput`: `logits` `(B, num_labels, H, W)`, upsampled bilinearly from the patches, and the
             cross entropy as `loss` when there are labels.
 
         Raises:
-            ValueError: the labels have another size than the pixels.
+            ValueError: the labels have another shape or size than the pixels, or are no integers.
         """
         size = pixel_values.shape[-2:]
-        if labels is not None and labels.shape[-2:] != size:
-            raise ValueError(
-                f"`labels` has size {tuple(labels.shape[-2:])}, the pixels {tuple(size)}. Resize the labels with "
-                "nearest-neighbour interpolation, or pass pixels of their size."
-            )
+        if labels is not None:
+            labels = class_indices(labels)
+            if self.config.num_labels < 2:
+                raise ValueError(
+                    f"`num_labels` is {self.config.num_labels}; there is nothing to learn unless there are 2 classes "
+                    "or more, of which one may be the background."
+                )
+            if labels.ndim != 3 or labels.shape[-2:] != size:
+                raise ValueError(
+                    f"`labels` has shape {tuple(labels.shape)} and size {tuple(labels.shape[-2:])}, the pixels "
+                    f"{tuple(size)}. Pass one (height, width) map for each image; resize it with nearest-neighbour "
+                    "interpolation, or pass pixels of its size."
+                )
         outputs = self.dinov2_with_registers(pixel_values, attention_mask=attention_mask, **kwargs)
         grid_size = self.dinov2_with_registers.embeddings.patch_embeddings.grid_size(pixel_values)
         features = tokens_to_map(outputs.last_hidden_state, self.config.num_prefix_tokens, grid_size)
@@ -318,9 +274,9 @@ class Dinov2AlibiForSemanticSegmentation(Dinov2AlibiPreTrainedModel):
 
         loss = None
         if labels is not None:
-            loss = nn.functional.cross_entropy(
-                logits.float(), labels, ignore_index=self.config.semantic_loss_ignore_index
-            )
+            labels, ignored = labels.to(logits.device), self.config.semantic_loss_ignore_index
+            loss = nn.functional.cross_entropy(logits.float(), labels, ignore_index=ignored, reduction="sum")
+            loss = share_of_batch(loss / labels.ne(ignored).sum().clamp(min=1), labels, num_items_in_batch)
         return SemanticSegmenterOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
@@ -366,6 +322,32 @@ class Dinov2AlibiBackbone(BackboneMixin, Dinov2AlibiPreTrainedModel):
         return BackboneOutput(
             feature_maps=tuple(feature_maps), hidden_states=output.hidden_states, attentions=output.attentions
         )
+
+
+def class_indices(labels: torch.Tensor) -> torch.Tensor:
+    """Classes of any integer dtype, or boolean, as the int64 that the cross entropy takes.
+
+    Raises:
+        ValueError: the labels are floating.
+    """
+    if labels.is_floating_point() or labels.is_complex():
+        raise ValueError(f"`labels` has dtype {labels.dtype}; classes must be integers. Convert them: `labels.long()`.")
+    return labels.long()
+
+
+def share_of_batch(
+    mean_loss: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None
+) -> torch.Tensor:
+    """The part that these labels have in the mean loss of a batch that comes in several pieces.
+
+    `Trainer` accumulates gradients by adding up the losses of the pieces, and tells each piece how many labels there
+    are in all, as `num_items_in_batch`; -100 does not count. Without that number the mean is returned as it is.
+    """
+    if num_items_in_batch is None:
+        return mean_loss
+    if isinstance(num_items_in_batch, torch.Tensor):
+        num_items_in_batch = num_items_in_batch.to(mean_loss.device)
+    return mean_loss * labels.ne(-100).sum() / num_items_in_batch
 
 
 def tokens_to_map(tokens: torch.Tensor, num_prefix_tokens: int, grid_size: GridSize) -> torch.Tensor:

@@ -28,7 +28,7 @@ def randomise_special_tokens(model: torch.nn.Module) -> None:
             torch.nn.init.normal_(parameter)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_config():
     """`tiny_config(**overrides)`: the configuration of a student of three narrow layers."""
 
@@ -38,7 +38,7 @@ def tiny_config():
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_model(tiny_config):
     """`tiny_model(model_class, attn_implementation=..., seed=..., **overrides)`: a random student for evaluation."""
 
@@ -51,7 +51,7 @@ def tiny_model(tiny_config):
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_teacher():
     """`tiny_teacher(model_class, config_class, ...)`: a random stock DINOv2, position embedding included."""
 
@@ -70,7 +70,7 @@ def tiny_teacher():
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def random_pixels():
     """`random_pixels(batch, rows, columns, seed=...)`: normalised pixels `(batch, 3, 14·rows, 14·columns)`."""
 

@@ -10,6 +10,7 @@ from typing import Any
 from transformers import HfArgumentParser
 
 from training.crops import CROPS, CropRule
+from training.precision import PRECISIONS
 from training.target import TokenWeights
 
 TRACKERS = ("tensorboard", "trackio")
@@ -18,6 +19,11 @@ FREE_ON_RESUME = frozenset(
     {"resume", "output", "checkpoint_every", "keep_checkpoints", "log_every", "workers", "watch_images", "watch_size"}
     | {"trackers"}
 )
+AT_LEAST_ONE = (
+    *("validation_count", "validation_size", "shuffle_buffer", "gradient_accumulation_steps", "watch_size"),
+    *("log_every", "validate_every", "checkpoint_every", "keep_checkpoints"),
+)
+AT_LEAST_ZERO = ("class_token_weight", "register_weight", "weight_decay", "zero_channel_count", "seed", "workers")
 STAGE_FIELDS = {"epochs": float, "learning_rate": float, "layer_weight": float, "images": str}  # the others are int
 
 
@@ -89,13 +95,14 @@ class DistillationConfig:
         images: folder of images, parquet file or folder of them, or Hub id of a data set with an `image` column.
         output: folder of the run: configuration, metrics, checkpoints, and the student at the end.
         stages: the stages of training, one after the other.
-        split: split of a Hub data set.
+        split: split of the images, `"all"` for all of them; see `training.images.load_images`.
         image_column: column of a table or a Hub data set that holds the images.
         streaming: whether images are read as they are needed, and never all listed; stages then need `steps`.
-        shuffle_buffer: how many images of a stream are shuffled among themselves.
+        shuffle_buffer: how many images of a stream, one after the other, are shuffled among themselves.
         validation_images: images for validation, as `images`; if not given, the last `validation_count` of `images`
             (of a stream the first).
-        validation_count: number of validation images; training never sees them.
+        validation_split: split of `validation_images`, if they have several.
+        validation_count: number of validation images; training never sees them, nor others that show the same.
         validation_size: side of their centre crops in pixels.
         crop: `"random"` (random resized crops) or `"center"` (shortest side resized, centre crop, as published).
         crop_scale: smallest share of an image's area in a random crop, in (0, 1].
@@ -113,9 +120,11 @@ class DistillationConfig:
             the same images, crops and seed. Half precision: 50 kB a crop of 112 pixels for each kind of token.
         weight_decay: of AdamW.
         max_gradient_norm: gradients are clipped to this norm.
-        mixed_precision: `"no"`, `"bf16"` or `"fp16"`; the choice of `accelerate launch` if not given.
+        mixed_precision: `"no"`, `"bf16"`, `"fp16"`, or `"auto"`: `"bf16"` where the device computes in it, else
+            `"no"`; the run keeps what it began with. The choice of `accelerate launch` if not given.
         gradient_accumulation_steps: batches per optimiser step; each has `batch_size` divided by it.
-        max_unreadable: largest share of images that may be unreadable before the run stops, in [0, 1].
+        max_unreadable: largest share of images that may be unreadable before the run stops, in [0, 1]; of a stream, of
+            those that were read.
         seed: of crops, order and everything else random.
         workers: processes that decode images.
         log_every, validate_every, checkpoint_every: steps between entries of the metrics, validations, checkpoints.
@@ -139,6 +148,7 @@ class DistillationConfig:
     streaming: bool = False
     shuffle_buffer: int = 1000
     validation_images: str | None = None
+    validation_split: str | None = None
     validation_count: int = 32
     validation_size: int = 224
     crop: str = "random"
@@ -180,19 +190,20 @@ class DistillationConfig:
             raise ValueError(f"trackers has {', '.join(unknown)}; it may have {', '.join(TRACKERS)}.")
         if self.crop not in CROPS:
             raise ValueError(f"crop is {self.crop!r}; it must be one of {', '.join(CROPS)}.")
+        if self.mixed_precision not in (None, *PRECISIONS):
+            raise ValueError(f"mixed_precision is {self.mixed_precision!r}; it must be one of {', '.join(PRECISIONS)}.")
+        if self.validation_split and not self.validation_images:
+            raise ValueError(
+                f"validation_split is {self.validation_split!r} without validation_images; name the data set there."
+            )
         if not 0 < self.crop_scale <= 1:
             raise ValueError(f"crop_scale is {self.crop_scale}; it must lie in (0, 1].")
-        for name in (
-            "validation_count",
-            "shuffle_buffer",
-            "log_every",
-            "validate_every",
-            "checkpoint_every",
-            "keep_checkpoints",
-        ):
+        if not 0 <= self.max_unreadable <= 1:
+            raise ValueError(f"max_unreadable is {self.max_unreadable}; it must lie in [0, 1].")
+        for name in AT_LEAST_ONE:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
-        for name in ("class_token_weight", "register_weight"):
+        for name in AT_LEAST_ZERO:
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more.")
         if self.streaming and any(stage.epochs for stage in self.stages):
@@ -203,6 +214,20 @@ class DistillationConfig:
                     f"A stage has batch_size {stage.batch_size}, which gradient_accumulation_steps "
                     f"{self.gradient_accumulation_steps} does not divide."
                 )
+
+    def require_possible(self, processes: int, patch_size: int) -> None:
+        """Raise a `ValueError` if a later stage or a validation would fail with so many processes and such patches."""
+        for stage in self.stages:
+            if stage.batch_size % (self.gradient_accumulation_steps * processes):
+                raise ValueError(
+                    f"A stage has batch_size {stage.batch_size}, which {processes} processes with "
+                    f"gradient_accumulation_steps {self.gradient_accumulation_steps} do not divide; it must be a "
+                    f"multiple of {self.gradient_accumulation_steps * processes}."
+                )
+        sizes = {"A stage's size": [stage.size for stage in self.stages], "validation_size": [self.validation_size]}
+        for name, size in ((name, size) for name, values in sizes.items() for size in values):
+            if size % patch_size:
+                raise ValueError(f"{name} is {size}; it must be a multiple of the patch size, {patch_size} pixels.")
 
     @property
     def crop_rule(self) -> CropRule:
@@ -244,7 +269,10 @@ def parse_configuration(arguments: Sequence[str] | None = None) -> DistillationC
 
 def read_configuration_file(path: Path) -> dict[str, Any]:
     """Fields of a `DistillationConfig` from a JSON file, stages as `Stage`."""
-    values = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON ({error}).") from error
     require_known(str(path), values, [entry.name for entry in fields(DistillationConfig)])
     stages = values.get("stages", [])
     for stage in stages:

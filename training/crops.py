@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from training.images import decode
+from training.images import decode, name_of
+from training.known_images import KnownImages
 
 RATIO = (3 / 4, 4 / 3)  # of random crops, width to height, as in Inception and DINOv2
 CROPS = ("random", "center")
@@ -51,7 +52,8 @@ class CropRule:
 class Crops(Dataset):
     """Square crops of a stage: item `k` is a pure function of the images, the seed and the run's sample number.
 
-    Each pass over the images has an order of its own. An image that cannot be read gives way to the next of the order.
+    Each pass over the images has an order of its own. An image that cannot be read, or shows what an image kept for
+    validation shows, gives way to the next of the order.
 
     Args:
         images: from `load_images`.
@@ -59,57 +61,90 @@ class Crops(Dataset):
         start, stop: the run's sample numbers that this data set holds.
         seed: of order and crops.
         rule: how to cut.
+        kept_out: recognises the images for validation.
     """
 
-    def __init__(self, images: datasets.Dataset, size: int, start: int, stop: int, seed: int, rule: CropRule) -> None:
+    def __init__(
+        self,
+        images: datasets.Dataset,
+        size: int,
+        start: int,
+        stop: int,
+        seed: int,
+        rule: CropRule,
+        kept_out: KnownImages | None = None,
+    ) -> None:
         self.images, self.size, self.start, self.stop, self.seed, self.rule = images, size, start, stop, seed, rule
-        self.order = lru_cache(maxsize=2)(self.order)  # type: ignore[method-assign]
+        self.kept_out = kept_out
 
     def __len__(self) -> int:
         return self.stop - self.start
 
     def __getitem__(self, item: int) -> dict[str, Any]:
-        """`pixels` `(3, size, size)` uint8, and `unreadable`, the messages of images passed over."""
+        """`pixels` `(3, size, size)` uint8, and `unreadable` and `held_out`, the messages of images passed over."""
         sample = self.start + item
         count = len(self.images)
-        unreadable = []
+        passed: dict[str, list[str]] = {"unreadable": [], "held_out": []}
         for attempt in range(count):
             epoch, position = divmod(sample + attempt, count)
-            try:
-                image = decode(self.images[int(self.order(epoch)[position])]["image"])
-            except ValueError as error:
-                unreadable.append(str(error))
-                continue
-            return make_sample(image, sample, self.size, self.seed, self.rule) | {"unreadable": unreadable}
-        raise ValueError(f"None of the {count} images can be read; the first: {unreadable[0]}")
+            row = int(order_of(count, self.seed, epoch)[position])
+            image = trainable(self.images[row]["image"], f"row {row}", self.kept_out, passed)
+            if image:
+                return make_sample(image, sample, self.size, self.seed, self.rule) | passed
+        raise ValueError(f"None of the {count} images can be trained on. {describe(passed)}")
 
-    def order(self, epoch: int) -> np.ndarray:
-        """Order of the images in one pass."""
-        return np.random.default_rng((self.seed, epoch)).permutation(len(self.images))
+
+@lru_cache(maxsize=2)
+def order_of(count: int, seed: int, epoch: int) -> np.ndarray:
+    """Order of so many images in one pass."""
+    return np.random.default_rng((seed, epoch)).permutation(count)
 
 
 class StreamedCrops(Dataset):
     """Square crops of the rows of a stream: what `StreamedRows` draws, cut.
 
-    An image that cannot be read gives way to the crop before it in the batch (see `collate`): nobody can look ahead.
+    An image that cannot be read or is kept for validation gives way to the crop before it in the batch (see `collate`):
+    nobody can look ahead.
 
     Args:
         size: side of the crops in pixels.
         seed: of the crops.
         rule: how to cut.
+        kept_out: recognises the images for validation.
     """
 
-    def __init__(self, size: int, seed: int, rule: CropRule) -> None:
-        self.size, self.seed, self.rule = size, seed, rule
+    def __init__(self, size: int, seed: int, rule: CropRule, kept_out: KnownImages | None = None) -> None:
+        self.size, self.seed, self.rule, self.kept_out = size, seed, rule, kept_out
 
     def __getitem__(self, row: tuple[int, dict[str, Any]]) -> dict[str, Any]:
-        """As `Crops`; `pixels` is missing if the image cannot be read."""
+        """As `Crops`; `pixels` is missing if the image gives way."""
         sample, entry = row
-        try:
-            image = decode(entry["image"])
-        except ValueError as error:
-            return {"unreadable": [str(error)]}
-        return make_sample(image, sample, self.size, self.seed, self.rule) | {"unreadable": []}
+        passed: dict[str, list[str]] = {"unreadable": [], "held_out": []}
+        image = trainable(entry["image"], f"sample {sample} of the stream", self.kept_out, passed)
+        return (make_sample(image, sample, self.size, self.seed, self.rule) if image else {}) | passed
+
+
+def trainable(
+    entry: dict[str, Any] | None, row: str, kept_out: KnownImages | None, passed: dict[str, list[str]]
+) -> Image.Image | None:
+    """An image to train on; of one that must be passed over nothing, and a message in `passed`."""
+    try:
+        image = decode(entry, row)
+    except ValueError as error:
+        passed["unreadable"].append(str(error))
+        return None
+    twin = kept_out.find(image) if kept_out else None
+    if twin is None:
+        return image
+    passed["held_out"].append(f"{name_of(entry, row)} shows what {twin} shows, which is kept for validation.")
+    return None
+
+
+def describe(passed: dict[str, list[str]]) -> str:
+    """How many images were passed over for which reason, and the first of them."""
+    unreadable, held_out = passed["unreadable"], passed["held_out"]
+    first = (unreadable or held_out)[0]
+    return f"{len(unreadable)} cannot be read, {len(held_out)} are kept for validation; the first: {first}"
 
 
 def make_sample(image: Image.Image, sample: int, size: int, seed: int, rule: CropRule) -> dict[str, Any]:
@@ -143,20 +178,14 @@ def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
     """A batch: `pixels` `(B, 3, size, size)` uint8, the messages of all samples, and how many images were enlarged.
 
     Raises:
-        ValueError: no image of the batch can be read.
+        ValueError: no image of the batch can be trained on.
     """
-    unreadable = [message for sample in samples for message in sample["unreadable"]]
+    passed = {kind: [message for sample in samples for message in sample[kind]] for kind in ("unreadable", "held_out")}
     readable = [sample for sample in samples if "pixels" in sample]
     if not readable:
-        raise ValueError(f"None of the {len(samples)} images of a batch can be read; the first: {unreadable[0]}")
+        raise ValueError(f"None of the {len(samples)} images of a batch can be trained on. {describe(passed)}")
     crops: list[torch.Tensor] = []
     for sample in samples:
         crops.append(sample["pixels"] if "pixels" in sample else (crops or [readable[0]["pixels"]])[-1])
     enlarged = sum(sample["enlarged"] for sample in readable)
-    return {"pixels": torch.stack(crops), "unreadable": unreadable, "enlarged": enlarged}
-
-
-def center_crops(images: datasets.Dataset, size: int) -> torch.Tensor:
-    """Centre crops of all images, `(N, 3, size, size)` uint8; raises a `ValueError` for one that cannot be read."""
-    rule, random = CropRule("center"), np.random.default_rng(0)
-    return torch.stack([rule.cut(decode(row["image"]), size, random) for row in images])
+    return {"pixels": torch.stack(crops), "enlarged": enlarged} | passed

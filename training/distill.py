@@ -4,21 +4,25 @@
     accelerate launch training/distill.py --teacher teacher --student student --images photographs \\
         --output runs/first --stages size=112,steps=400,batch_size=32,learning_rate=4e-5
 
-The run's folder holds `config.json`, `metrics.jsonl`, `checkpoints/`, `best/` (the student with the lowest validation
-loss) and, at the end, `student/`. `--resume` goes on from the newest checkpoint.
+The run's folder holds `config.json`, `images.json` (what was trained and validated on), `metrics.jsonl`,
+`checkpoints/`, `best/` (the student with the lowest validation loss) and, at the end, `student/`. SIGINT (Ctrl-C) and
+SIGTERM end a run after the step that it is at, with a checkpoint. `--resume` goes on from the newest checkpoint.
 """
 
-import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+
+if __name__ == "__main__":
+    # Started as a file: the clone that it is in comes before whatever may be installed.
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import datasets
 import numpy as np
 import torch
+import transformers
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from PIL import Image
@@ -28,17 +32,20 @@ from transformers.utils import logging
 from alibi_dinov2.features.backbone import load_backbone
 from alibi_dinov2.features.dense_features import dense_features
 from alibi_dinov2.features.weights import weights_sha256
-from alibi_dinov2.io.files import new_folder, require_new_folder, write_json
+from alibi_dinov2.io.files import new_folder, write_json
 from alibi_dinov2.io.images import read_folder
 from alibi_dinov2.io.tensor_store import TensorStore
 from evaluation.position.channel_probes import most_positional_channels
 from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor, Dinov2AlibiModel
-from training.checkpoints import find_checkpoints, writing
+from training.checkpoints import find_checkpoints, read_streams, writing
 from training.configuration import DistillationConfig, parse_configuration, require_same
 from training.create_student import create_student, load_teacher, student_processor
-from training.crops import center_crops
 from training.distillation import Distillation, TrainingDiverged, make_accelerator
+from training.held_out import HeldOut
 from training.images import Images, decode, load_images, split_images
+from training.precision import choose_precision
+from training.run_folder import IMAGES, list_all, read_run, require_listed, require_same_processes, write_run
+from training.stopping import Stop, Stopped, stop_on_signals
 from training.target import Target, in_low_precision
 from training.watch import watcher
 
@@ -70,7 +77,7 @@ def load_all(config: DistillationConfig) -> tuple[dict[str, Images], datasets.Da
     """Training images by source, and images for validation."""
     load = partial(load_images, split=config.split, column=config.image_column)
     images = {source: load(source, streaming=config.streaming) for source in {str(config.images), *config.sources}}
-    held_out = load(config.validation_images) if config.validation_images else None
+    held_out = load(config.validation_images, split=config.validation_split) if config.validation_images else None
     training, held_out = split_images(images[str(config.images)], held_out, config.validation_count)
     return images | {str(config.images): training}, held_out
 
@@ -88,7 +95,9 @@ def make_target(
         config.token_weights(stage).require_in(layers, registers)
     keep = torch.ones(teacher.config.hidden_size)
     keep[zero_channels] = 0
-    identity = f"{weights_sha256(teacher)} {accelerator.mixed_precision} {processor.image_mean} {processor.image_std}"
+    versions = f"torch {torch.__version__} transformers {transformers.__version__}"
+    precision = f"{accelerator.mixed_precision} on {accelerator.device.type}"
+    identity = f"{weights_sha256(teacher)} {precision} {processor.image_mean} {processor.image_std} {versions}"
     teacher = teacher.to(accelerator.device).eval().requires_grad_(False)
     if accelerator.mixed_precision in LOW_PRECISION:
         in_low_precision(teacher, LOW_PRECISION[accelerator.mixed_precision])
@@ -154,73 +163,76 @@ def require_trackers(names: list[str]) -> None:
         raise ValueError(f"trackers {', '.join(missing)} cannot be imported; pip install {' '.join(missing)}.")
 
 
-def prepare_run(config: DistillationConfig, processes: int) -> tuple[int, Path | None, dict[str, Any]]:
-    """The step to start from, the checkpoint to load, and what a run to resume has recorded of itself.
+def distill(config: DistillationConfig, stop: Stop | None = None) -> Path:
+    """Run, or resume, a distillation; returns the folder of the finished student.
 
-    Raises:
-        FileExistsError: the folder holds a run that is not to be resumed.
-        FileNotFoundError: there is no run to resume.
-        ValueError: the run to resume has another configuration or number of processes.
+    Args:
+        config: the run's configuration.
+        stop: whether a signal has asked for the end; `None` where nobody asks.
     """
-    run = Path(str(config.output))
-    if not config.resume:
-        if (run / "config.json").exists():
-            raise FileExistsError(f"{run} holds a run. Pass --resume to go on with it, or choose another folder.")
-        require_new_folder(run)
-        return 0, None, {}
-    if not (run / "config.json").exists():
-        raise FileNotFoundError(f"{run} holds no run to resume; start one without --resume.")
-    saved = json.loads((run / "config.json").read_text(encoding="utf-8"))
-    require_same(config, saved)
-    if saved["processes"] != processes:
-        raise ValueError(
-            f"The run was started with {saved['processes']} processes and cannot go on with {processes}: a checkpoint "
-            "holds the random state of each. Pass the old number."
-        )
-    checkpoints = find_checkpoints(run)
-    return *(checkpoints[-1] if checkpoints else (0, None)), saved
-
-
-def distill(config: DistillationConfig) -> Path:
-    """Run, or resume, a distillation; returns the folder of the finished student."""
     require_trackers(config.trackers)
+    saved = read_run(config)
     watched = (read_folder(config.watch_images), config.watch_size) if config.watch_images else None
-    images, held_out = load_all(config)
-    if not config.streaming:
-        config = config.with_steps({source: len(found) for source, found in images.items()})
+    images, to_validate = load_all(config)
     run = Path(str(config.output))
-    accelerator = make_accelerator(config)
-    start, checkpoint, saved = prepare_run(config, accelerator.num_processes)
-    accelerator.wait_for_everyone()  # until all have looked at the folder, nobody writes to it
+    precision, reason = saved.get("precision") or choose_precision(config.mixed_precision)
+    accelerator = make_accelerator(replace(config, mixed_precision=precision))
+    listed = list_all(images, to_validate) if accelerator.is_main_process else {}
+    if saved:
+        require_listed(run / IMAGES, listed)
+    lengths = {source: len(part) for source, part in images.items() if isinstance(part, datasets.Dataset)}
+    if not config.streaming:
+        config = config.with_steps(lengths)
+    if saved:
+        require_same(config, saved)
+        require_same_processes(saved, accelerator.num_processes)
     set_seed(config.seed)
     teacher = load_teacher(str(config.teacher))
     student = load_student(config, teacher)
+    config.require_possible(accelerator.num_processes, student.config.patch_shape[0])
     teacher_processor = AutoImageProcessor.from_pretrained(config.teacher, backend="pil")
     processor = student_processor(teacher_processor, student.config.patch_shape[0])
-    if config.resume:
+    held_out = HeldOut.read(to_validate, config.validation_size)
+    if saved:
         channels = saved["zeroed_channels"]
     else:
-        channels = choose_zero_channels(config, teacher.config.hidden_size, held_out)
-    if accelerator.is_main_process and not config.resume:
-        facts = {"zeroed_channels": channels, "processes": accelerator.num_processes}
-        write_json(run / "config.json", asdict(config) | facts)
-        count = "A stream of" if config.streaming else sum(map(len, images.values()))
-        print(f"{count} images, {len(held_out)} held out; teacher channels put to zero: {channels or 'none'}")
+        channels = choose_zero_channels(config, teacher.config.hidden_size, held_out.images)
+    accelerator.wait_for_everyone()  # until all have looked at the folder, nobody writes to it
+    if accelerator.is_main_process:
+        if not saved:
+            facts = {"zeroed_channels": channels, "processes": accelerator.num_processes}
+            write_run(config, facts | {"precision": [accelerator.mixed_precision, reason]})
+        if not (run / IMAGES).exists():
+            write_json(run / IMAGES, listed)
+        count = "A stream of" if config.streaming else sum(lengths.values())
+        print(f"{count} images, {len(held_out.images)} held out; teacher channels put to zero: {channels or 'none'}")
+        print(f"Precision {accelerator.mixed_precision}: {reason}")
     accelerator.wait_for_everyone()
+    checkpoints = find_checkpoints(run) if saved else []
+    start, checkpoint = checkpoints[-1] if checkpoints else (0, None)
     distillation = Distillation(
         config,
         accelerator,
         make_target(config, accelerator, teacher, channels, processor),
         student,
         [images[source] for source in config.sources],
-        center_crops(held_out, config.validation_size),
+        held_out.crops,
         partial(save_student, processor=processor),
         watcher(*watched, processor, run, accelerator.is_main_process) if watched else None,
+        held_out.known,
+        read_streams(checkpoint) if checkpoint else None,
+        stop,
     )
+    distillation.journal.open(start)
+    distillation.journal.note_unreadable(held_out.unreadable, len(to_validate), config.max_unreadable)
     accelerator.init_trackers("alibi-dinov2", {name: str(value) for name, value in asdict(config).items()})
     if checkpoint:
         accelerator.load_state(str(checkpoint))
-    distillation.train(start)
+    try:
+        distillation.train(start)
+    except Stopped:
+        accelerator.end_training()
+        raise
     student_folder = distillation.save("student")
     accelerator.end_training()
     return student_folder
@@ -230,11 +242,13 @@ def main() -> None:
     logging.disable_progress_bar()
     datasets.disable_progress_bars()
     try:
-        print(f"Student: {distill(parse_configuration())}")
+        with stop_on_signals() as stop:
+            print(f"Student: {distill(parse_configuration(), stop)}")
     except (ValueError, OSError, TrainingDiverged) as error:
         sys.exit(f"distill: {error}")
-    except KeyboardInterrupt:
-        sys.exit("distill: stopped; --resume goes on from the newest checkpoint.")
+    except Stopped as stopped:
+        print(f"distill: {stopped}", file=sys.stderr)
+        sys.exit(128 + stopped.number)  # as a shell reports a program that a signal has ended
 
 
 if __name__ == "__main__":

@@ -2,14 +2,21 @@
 """The distillation loop: a frozen teacher's patch tokens become the student's (arXiv 2603.16840, section 4)."""
 
 import math
+import signal
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DataLoaderConfiguration, ProjectConfiguration, broadcast_object_list
+from accelerate.utils import (
+    DataLoaderConfiguration,
+    ProjectConfiguration,
+    broadcast_object_list,
+    gather_object,
+)
 from datasets import Dataset
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -18,8 +25,12 @@ from modeling_alibi_dinov2 import Dinov2AlibiModel
 from training.checkpoints import save_checkpoint
 from training.configuration import DistillationConfig, Stage
 from training.crops import Crops, StreamedCrops, collate
-from training.images import Images, StreamedRows
+from training.images import Images
 from training.journal import Journal
+from training.known_images import KnownImages
+from training.precision import choose_precision
+from training.stopping import Stop, Stopped, ignore_signals
+from training.stream import Place, StreamedRows, place_before
 from training.target import PATCHES, Target, cosine_loss, normalise, read_tokens, token_losses
 
 VALIDATION_BATCH = 8
@@ -28,7 +39,7 @@ VALIDATION_BATCH = 8
 def make_accelerator(config: DistillationConfig) -> Accelerator:
     """An accelerator that cuts each batch between the processes, so that their number does not change the run."""
     return Accelerator(
-        mixed_precision=config.mixed_precision,
+        mixed_precision=choose_precision(config.mixed_precision)[0],
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         log_with=list(config.trackers) or None,
         project_config=ProjectConfiguration(config.output, logging_dir=str(Path(str(config.output)) / "trackers")),
@@ -71,6 +82,9 @@ class Distillation:
         validation_pixels: `(N, 3, H, W)` uint8, never trained on.
         save_student: writes a student into a folder, with weights gathered from all processes.
         on_validation: called with the step and the student after a validation; returns metrics.
+        kept_out: recognises the images for validation among those for training.
+        places: where the run is in its streams, as a checkpoint has it.
+        stop: whether a signal has asked for the end.
     """
 
     def __init__(
@@ -83,10 +97,15 @@ class Distillation:
         validation_pixels: torch.Tensor,
         save_student: Callable[[Dinov2AlibiModel, Path, dict[str, torch.Tensor]], None],
         on_validation: Callable[[int, Dinov2AlibiModel], dict[str, Any]] | None = None,
+        kept_out: KnownImages | None = None,
+        places: Mapping[str, dict[str, int]] | None = None,
+        stop: Stop | None = None,
     ) -> None:
         self.config, self.accelerator, self.images = config, accelerator, images
         self.save_student, self.on_validation = save_student, on_validation
-        self.target = target
+        self.target, self.kept_out, self.stop = target, kept_out, stop or Stop()
+        started = {source: Place(**place) for source, place in (places or {}).items()}
+        self.places = {source: [started.get(source, Place())] for source in config.sources}
         self.student_prefix = student.config.num_prefix_tokens
         # No patch is hidden, so the mask token gets no gradient, for which several processes would wait in vain.
         student.embeddings.mask_token.requires_grad_(False)
@@ -124,45 +143,54 @@ class Distillation:
     def batches(self, start: int) -> Iterator[tuple[int, dict[str, Any]]]:
         """Batches from an optimiser step on, each with the step that it belongs to."""
         config = self.config
-        first_step, first_sample = 0, 0
-        for stage, images in zip(config.stages, self.images, strict=True):
+        first_step = 0
+        for number, stage in enumerate(config.stages):
             steps = steps_of(stage)
             skipped = min(max(start - first_step, 0), steps)
-            stop = first_sample + steps * stage.batch_size
             if skipped < steps:
-                loader = self.loader(stage, images, first_sample + skipped * stage.batch_size, stop)
-                for number, batch in enumerate(loader):
-                    yield first_step + skipped + number // config.gradient_accumulation_steps, batch
-            first_step, first_sample = first_step + steps, stop
+                for batch_number, batch in enumerate(self.loader(number, first_step + skipped, first_step + steps)):
+                    yield first_step + skipped + batch_number // config.gradient_accumulation_steps, batch
+            first_step += steps
 
-    def loader(self, stage: Stage, images: Images, first: int, stop: int) -> DataLoader:
-        """Batches of the run's samples from `first` to before `stop`."""
-        config = self.config
+    def loader(self, number: int, start: int, stop: int) -> DataLoader:
+        """Batches of a stage from an optimiser step to before another."""
+        config, stage, images = self.config, self.config.stages[number], self.images[number]
+        first, last = samples_before(config.stages, start), samples_before(config.stages, stop)
         options: dict[str, Any] = {
             "batch_size": stage.batch_size // config.gradient_accumulation_steps,
             "num_workers": config.workers,
             "collate_fn": collate,
+            "worker_init_fn": ignore_signals,
         }
         if isinstance(images, Dataset):
-            loader = DataLoader(Crops(images, stage.size, first, stop, config.seed, config.crop_rule), **options)
+            crops = Crops(images, stage.size, first, last, config.seed, config.crop_rule, self.kept_out)
+            loader = DataLoader(crops, **options)
         else:
-            rows = StreamedRows(images, first, stop, config.seed, config.shuffle_buffer)
-            crops = StreamedCrops(stage.size, config.seed, config.crop_rule)
-            loader = DataLoader(crops, sampler=rows, **options)
+            source = config.sources[number]
+            start, stop = (rows_before(config, source, step) for step in (start, stop))
+            places = self.places[source]
+            sampler = StreamedRows(images, start, stop, config.seed, config.shuffle_buffer, places, first)
+            crops_of_rows = StreamedCrops(stage.size, config.seed, config.crop_rule, self.kept_out)
+            loader = DataLoader(crops_of_rows, sampler=sampler, **options)
         return self.accelerator.prepare(loader)
 
     def train(self, start: int = 0) -> None:
-        """Train from an optimiser step to the end of the last stage.
+        """Train from an optimiser step, at which the journal was opened, to the end of the last stage.
 
         Raises:
             TrainingDiverged: the loss is not finite; the last checkpoint is intact.
             ValueError: more images are unreadable than the configuration allows.
+            Stopped: a signal has asked for the end; the last step's checkpoint is saved.
         """
-        config, accelerator = self.config, self.accelerator
         self.student.train()
-        self.journal.open(start)
         if start == 0:
             self.record({"step": 0}, validate=True)
+        with self.stop.put_off():
+            self.train_steps(start)
+
+    def train_steps(self, start: int) -> None:
+        """The steps of `train`."""
+        config, accelerator = self.config, self.accelerator
         losses: list[dict[str, float]] = []
         total = samples_before(config.stages, total_steps(config.stages))
         bar = tqdm(total=total, unit="img", desc="distil", disable=not accelerator.is_main_process)
@@ -172,17 +200,18 @@ class Distillation:
         for step, batch in self.batches(start):
             stage, _ = stage_at(config.stages, step)
             rate = learning_rate_at(config.stages, step)
-            self.note_images(stage, batch)
             losses.append(self.optimise(batch["pixels"], config.token_weights(stage).by_name(), rate))
+            asked = self.share(step, batch)
             if not accelerator.sync_gradients:
                 continue
             step += 1
             bar.update(stage.batch_size)
             bar.set_postfix(loss=f"{losses[-1]['loss']:.4f}", refresh=False)
             last = step == total_steps(config.stages)
+            stopping = asked is not None and not last
             validate = last or step % config.validate_every == 0
             # A checkpoint ends an entry too, so that a resumed run writes the entries that an uninterrupted one does.
-            checkpoint = last or step % config.checkpoint_every == 0
+            checkpoint = last or stopping or step % config.checkpoint_every == 0
             if validate or checkpoint or step % config.log_every == 0:
                 speed = len(losses) * stage.batch_size / config.gradient_accumulation_steps
                 entry = {
@@ -195,16 +224,42 @@ class Distillation:
                 self.record(entry, validate)
                 losses, started = [], time.perf_counter()
             if checkpoint:
-                save_checkpoint(accelerator, self.journal.run, step, config.keep_checkpoints)
+                streams = self.streams(step)
+                save_checkpoint(accelerator, self.journal.run, step, config.keep_checkpoints, streams)
+            if stopping:
+                bar.close()
+                raise Stopped(int(asked or signal.SIGTERM), step)
         bar.close()
 
-    def note_images(self, stage: Stage, batch: dict[str, Any]) -> None:
-        """Write down which images of a stage's batch could not be read or had to be enlarged."""
-        images = self.images[self.config.stages.index(stage)]
-        # Of a stream nobody knows the length; a bufferful is known to be there.
-        known = len(images) if isinstance(images, Dataset) else self.config.shuffle_buffer
-        self.journal.note_enlarged(batch["enlarged"])
-        self.journal.note_unreadable(batch["unreadable"], known, self.config.max_unreadable)
+    def streams(self, step: int) -> dict[str, dict[str, int]]:
+        """For each source, where to begin to read its stream in order to go on from a step."""
+        for source, places in self.places.items():
+            place = place_before(places, rows_before(self.config, source, step))
+            del places[: places.index(place)]  # what lies behind is not needed again
+        return {source: asdict(places[0]) for source, places in self.places.items()}
+
+    def share(self, step: int, batch: dict[str, Any]) -> int | None:
+        """Write down what happened to the images of a batch in any of the processes.
+
+        Returns:
+            The signal that has asked one of the processes for the end, if there was one.
+        """
+        config, accelerator = self.config, self.accelerator
+        passed_over = {kind: batch[kind] for kind in ("unreadable", "held_out")}
+        figures = [self.stop.number or 0, batch["enlarged"], sum(map(len, passed_over.values()))]
+        shared = accelerator.reduce(torch.tensor(figures, device=accelerator.device), reduction="sum")
+        asked, enlarged, any_passed_over = shared.tolist()
+        self.journal.note_enlarged(enlarged)
+        if any_passed_over:
+            everywhere = gather_object([passed_over])
+            self.journal.note_held_out([message for found in everywhere for message in found["held_out"]])
+            images = self.images[config.stages.index(stage_at(config.stages, step)[0])]
+            # Of a stream nobody knows the length; a block is known to be there, and what was read.
+            read = max(config.shuffle_buffer, samples_before(config.stages, step + 1))
+            known = len(images) if isinstance(images, Dataset) else read
+            messages = [message for found in everywhere for message in found["unreadable"]]
+            self.journal.note_unreadable(messages, known, config.max_unreadable)
+        return (self.stop.number or int(signal.SIGTERM)) if asked else None
 
     def optimise(self, pixels: torch.Tensor, weights: dict[str, float], rate: float) -> dict[str, float]:
         """Forward, backward and, once the gradient is accumulated, an optimiser step; returns the losses by name."""
@@ -263,6 +318,15 @@ def steps_of(stage: Stage) -> int:
     if stage.steps is None:
         raise ValueError(f"The length of {stage} depends on the number of images; see Stage.with_steps.")
     return stage.steps
+
+
+def rows_before(config: DistillationConfig, source: str, step: int) -> int:
+    """Images of a source that a run has seen before an optimiser step."""
+    seen = 0
+    for stage, of in zip(config.stages, config.sources, strict=True):
+        seen += min(step, steps_of(stage)) * stage.batch_size * (of == source)
+        step = max(step - steps_of(stage), 0)
+    return seen
 
 
 def samples_before(stages: list[Stage], step: int) -> int:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run writes down as it goes: metrics as JSON lines, and the images that could not be read."""
+"""What a run writes down as it goes: metrics as JSON lines, and the images that were passed over."""
 
 import json
 from pathlib import Path
@@ -9,12 +9,14 @@ from tqdm.auto import tqdm
 
 from alibi_dinov2.io.files import new_file
 
+UNREADABLE, HELD_OUT = "unreadable.txt", "held_out.txt"
+
 
 class Journal:
-    """Metrics and unreadable images of a run.
+    """Metrics of a run, and the images that it passed over.
 
     Args:
-        run: the run's folder; `metrics.jsonl` and `unreadable.txt` are in it.
+        run: the run's folder; `metrics.jsonl`, `unreadable.txt` and `held_out.txt` are in it.
         writes: whether this process writes (the main one).
     """
 
@@ -22,6 +24,7 @@ class Journal:
         self.run, self.writes = run, writes
         self.best_validation_loss = float("inf")
         self.unreadable: set[str] = set()
+        self.held_out: set[str] = set()
         self.enlarged, self.enlarging_said = 0, False
 
     @property
@@ -30,10 +33,12 @@ class Journal:
         return self.run / "metrics.jsonl"
 
     def open(self, step: int) -> None:
-        """Drop what was written after a step, which is about to be done again, and a line cut off by a kill."""
+        """Go on from a step: drop what was written after it, and a line cut off by a kill; know the images again."""
         entries = [entry for entry in read_metrics(self.metrics) if entry["step"] <= step] if step else []
         losses = [entry["validation_loss"] for entry in entries if entry["step"] and "validation_loss" in entry]
         self.best_validation_loss = min(losses, default=float("inf"))
+        self.unreadable |= read_lines(self.run / UNREADABLE)
+        self.held_out |= read_lines(self.run / HELD_OUT)
         if self.writes:
             with new_file(self.metrics) as temporary:
                 temporary.write_text("".join(json.dumps(entry) + "\n" for entry in entries), encoding="utf-8")
@@ -56,23 +61,38 @@ class Journal:
         self.enlarged += count
 
     def note_unreadable(self, messages: list[str], images: int, allowed_share: float) -> None:
-        """List images that were passed over.
+        """List images that could not be read.
 
         Raises:
             ValueError: their share of all images is larger than allowed.
         """
-        new = sorted(set(messages) - self.unreadable)
-        if not new:
-            return
-        self.unreadable.update(new)
-        if self.writes:
-            with open(self.run / "unreadable.txt", "a", encoding="utf-8") as file:
-                file.writelines(message + "\n" for message in new)
-        if len(self.unreadable) > allowed_share * images:
+        new = self.add(messages, self.unreadable, UNREADABLE)
+        if new and len(self.unreadable) > allowed_share * images:
             raise ValueError(
                 f"{len(self.unreadable)} of {images} images cannot be read, more than the share of {allowed_share:g} "
-                f"that max_unreadable allows; see {self.run / 'unreadable.txt'}. The first: {new[0]}"
+                f"that max_unreadable allows; see {self.run / UNREADABLE}. The first: {new[0]}"
             )
+
+    def note_held_out(self, messages: list[str]) -> None:
+        """List images that are kept for validation and came up in training; said once, for it may be a mistake."""
+        first = not self.held_out
+        new = self.add(messages, self.held_out, HELD_OUT)
+        if new and first and self.writes:
+            tqdm.write(f"{new[0]} It and others like it are not trained on; {self.run / HELD_OUT} lists them.")
+
+    def add(self, messages: list[str], known: set[str], name: str) -> list[str]:
+        """Append those messages to a file of the run that are new, one a line; returns them."""
+        new = sorted({" ".join(message.split()) for message in messages} - known)
+        known.update(new)
+        if new and self.writes:
+            with open(self.run / name, "a", encoding="utf-8") as file:
+                file.writelines(message + "\n" for message in new)
+        return new
+
+
+def read_lines(path: Path) -> set[str]:
+    """The lines of a file, if there is one."""
+    return set(path.read_text(encoding="utf-8").splitlines()) if path.exists() else set()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

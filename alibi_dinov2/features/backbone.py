@@ -3,7 +3,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,10 @@ from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor
 
 @dataclass(frozen=True)
 class Removal:
-    """Something that is done about positional bias on top of a backbone; see `evaluation.removals.removals`.
+    """Something that is done about positional bias on top of a backbone; see `evaluation.removals.removals.removals.removals`.
 
     Attributes:
-        name: one of `evaluation.removals.removals.REMOVALS`.
+        name: one of `evaluation.removals.removals.removals.removals.REMOVALS`.
         parameters: all that it depends on, as JSON values.
         forwards: passes of the backbone per image.
         apply: from a function, pixels `(B, 3, H, W)` -> the backbone's own features `(B, h, w, D)`, and pixels, to
@@ -46,8 +46,8 @@ class Removal:
 class Backbone:
     """A model, its image processor, the Hub id or folder they came from, and what is done to its features, if so."""
 
-    model: PreTrainedModel
-    processor: BaseImageProcessor
+    model: PreTrainedModel = field(repr=False)
+    processor: BaseImageProcessor = field(repr=False)
     source: str
     name: str
     removal: Removal | None = None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Arrays that are decoded piece by piece: a region reads only what it touches, and what was read is kept for a while."""
+"""Arrays that are decoded piece by piece: a region reads only what it touches, and what was read is kept a while."""
 
 from functools import lru_cache
 from itertools import product

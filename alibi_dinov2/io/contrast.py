@@ -72,7 +72,10 @@ class Contrast:
             ValueError: it is damaged.
         """
         try:
-            return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+            facts: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+            }
+            return cls(**facts)
         except (AttributeError, TypeError) as error:
             raise ValueError(f"{values} is no contrast ({error}); find it anew.") from error
 
@@ -99,7 +102,7 @@ class Contrast:
     def found(self, values: np.ndarray, bits: int | None) -> tuple[float, float, float]:
         """Low, high and tail for `(n,)` values."""
         dtype = values.dtype
-        bits = 1 if dtype == bool else bits
+        bits = 1 if dtype.kind == "b" else bits
         unsigned = dtype.kind in "bu"
         if unsigned and (bits or 8 * dtype.itemsize) <= 8:
             return 0, 2 ** (bits or 8) - 1, 0.0
@@ -230,7 +233,7 @@ def unsigned_view(values: np.ndarray) -> np.ndarray:
 
 def table(dtype: np.dtype, low: float, high: float) -> np.ndarray:
     """The grey level of each pattern of bits of a small integer type."""
-    if dtype == bool:
+    if dtype.kind == "b":
         dtype = np.dtype(np.uint8)
     patterns = np.arange(256**dtype.itemsize, dtype=f"u{dtype.itemsize}")
     return grey_levels(patterns.view(dtype), low, high)

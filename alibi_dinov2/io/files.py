@@ -46,8 +46,8 @@ def new_file(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
 def new_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield a temporary sibling folder; on success rename it to `path`, on an error remove it.
 
-    A kill leaves the old folder or the new one. Where the system cannot exchange two names in one step there is a moment
-    at which the old one has another name; whoever comes next to make the folder finds it and puts it back.
+    A kill leaves the old folder or the new one. Where the system cannot exchange two names in one step there is a
+    moment at which the old one has another name; whoever comes next to make the folder finds it and puts it back.
 
     Args:
         path: the final name.

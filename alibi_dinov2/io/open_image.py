@@ -82,8 +82,8 @@ def open_image(
             with the extra `microscopes` CZI, ND2, LIF, DM3, DM4, MRC and EMD.
         name: what messages call the image; the path if there is one.
         contrast: `auto` (8-bit values as they are, others stretched between percentiles of the whole file),
-            `per-image` (each slice by itself), `full-range` (all that the type can hold), `(low, high)`, or a `Contrast`
-            that was found before.
+            `per-image` (each slice by itself), `full-range` (all that the type can hold), `(low, high)`, or a
+            `Contrast` that was found before.
         channel: number or name of the channel that is seen in grey, or of up to three seen as red, green and blue;
             needed only if there are several that are no colours.
         series: number or name of one image of a file that holds several; if not given, those like the largest are the

@@ -15,7 +15,7 @@ from PIL import Image
 from alibi_dinov2.io.extras import library
 from alibi_dinov2.io.orientation import orientation_of, turned
 from alibi_dinov2.io.stored_image import StoredImage, of_array
-from modeling_alibi_dinov2.image_processing_alibi_dinov2 import to_array
+from modeling_alibi_dinov2.pixels import to_array
 
 LOSSY = ("JPEG", "MPO", "WEBP")
 BYTES_PER_PIXEL = 12  # while an image is read: as Pillow has it, as arrays and as RGB
@@ -45,7 +45,8 @@ def open_pillow(source: Path | bytes, resources: ExitStack) -> list[StoredImage]
         return [sampled_image(turned(library("imagecodecs", "images").png_decode(encoded), orientation_of(file)))]
     lossy = (file.format or "") if file.format in LOSSY else ""
     first = pillow_image(file, orientation_of(file), lossy)
-    if file.format != "TIFF" or getattr(file, "n_frames", 1) == 1:
+    count = getattr(file, "n_frames", 1) if file.format == "TIFF" else 1
+    if count == 1:
         return [first]
 
     @lru_cache(maxsize=1)
@@ -60,7 +61,7 @@ def open_pillow(source: Path | bytes, resources: ExitStack) -> list[StoredImage]
             raise ValueError(f"page {place[0]} is {found.kind}, the first one {first.kind}")
         return found.read((), rows, columns)
 
-    return [StoredImage(**{**vars(first), "read": read, "axes": "Z", "lengths": (file.n_frames,)})]
+    return [StoredImage(**{**vars(first), "read": read, "axes": "Z", "lengths": (count,)})]
 
 
 def pillow_image(image: Image.Image, orientation: int = 1, lossy: str = "") -> StoredImage:

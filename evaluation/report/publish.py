@@ -136,7 +136,7 @@ def named(records: dict[Path, dict[str, Any]], prefix: bool = False) -> dict[str
 def require_records_of(records: dict[str, tuple[Path, dict[str, Any]]], weights_sha256: str) -> None:
     """Raise a `ValueError` that names the file unless all records are of these weights and of one model.
 
-    A removal of positional bias (`evaluation.removals.removals`) makes another model of the same weights.
+    A removal of positional bias (`evaluation.removals.removals.removals.removals`) makes another model of the same weights.
     """
     known: set[tuple[str, str | None]] = set()
     for path, record in records.values():

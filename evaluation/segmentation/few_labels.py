@@ -292,11 +292,12 @@ def measure(
     alone, *with_deep = (TrainableSegmenter(backbone, cache=cache, **settings) for backbone in (None, *backbones))
 
     def measured(segmenter: TrainableSegmenter, name: str) -> np.ndarray:
+        deep = segmenter.deep_features()
         identity = {
-            "backbone": segmenter.deep and segmenter.deep.fingerprint,
+            "backbone": deep and deep.fingerprint,
             "data": [train_facts.fingerprint, facts.fingerprint],
             "features": [segmenter.classical and asdict(segmenter.classical), settings],
-            "deep": segmenter.deep and segmenter.deep.per_image,
+            "deep": deep and deep.per_image,
             "versions": library_versions(),
         }
         return learning_curve(segmenter, train, test, drawing, folder / "few_labels", identity, name)

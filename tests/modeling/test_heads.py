@@ -13,6 +13,7 @@ from modeling_alibi_dinov2 import (
     Dinov2AlibiModel,
 )
 from tests.comparison import assert_close, first_tensor, largest_difference
+from tests.modeling.transformers_names import enable_checkpointing
 
 SAME_WEIGHTS = "the same operations on the same weights"
 HEADS = [Dinov2AlibiBackbone, Dinov2AlibiForImageClassification, Dinov2AlibiForSemanticSegmentation]
@@ -106,6 +107,37 @@ def test_classification_reads_the_class_token_and_the_mean_patch(tiny_model, ran
     assert model(pixels).loss is None
 
 
+INTEGERS = [torch.uint8, torch.int8, torch.int16, torch.uint16, torch.int32, torch.int64]
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_classes_may_be_of_any_integer_dtype(tiny_model, random_pixels, dtype):
+    model, pixels = tiny_model(Dinov2AlibiForImageClassification, num_labels=5), random_pixels(2, 2, 2)
+    with torch.no_grad():
+        output = model(pixels, labels=torch.tensor([1, 4]).to(dtype))
+    expected = torch.nn.functional.cross_entropy(output.logits, torch.tensor([1, 4]))
+    assert_close(output.loss, expected, 0.0, "the same operation")
+
+
+@pytest.mark.parametrize("dtype", [*INTEGERS, torch.bool, torch.float32])
+def test_marks_of_several_classes_may_be_of_any_dtype(tiny_model, random_pixels, dtype):
+    model, pixels = tiny_model(Dinov2AlibiForImageClassification, num_labels=3), random_pixels(2, 2, 2)
+    labels = torch.tensor([[1, 0, 1], [0, 0, 1]])
+    with torch.no_grad():
+        output = model(pixels, labels=labels.to(dtype))
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(output.logits, labels.float())
+    assert_close(output.loss, expected, 0.0, "the same operation")
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.float64])
+def test_values_may_be_of_any_dtype(tiny_model, random_pixels, dtype):
+    model, pixels = tiny_model(Dinov2AlibiForImageClassification, num_labels=1), random_pixels(2, 2, 2)
+    output = model(pixels, labels=torch.tensor([3, 200]).to(dtype))
+    expected = (output.logits.detach()[:, 0] - torch.tensor([3.0, 200.0])).square().mean()
+    assert_close(output.loss, expected, 1e-2, "float32 squares of about 20,000")
+    output.loss.backward()
+
+
 # --- segmentation ---------------------------------------------------------------------------------------------------
 
 
@@ -152,8 +184,41 @@ def test_the_ignored_label_is_a_choice(tiny_model, random_pixels):
 
 def test_labels_of_another_size_are_refused(tiny_model, random_pixels):
     model = tiny_model(Dinov2AlibiForSemanticSegmentation, num_labels=3)
-    with pytest.raises(ValueError, match=r"`labels` has size \(3, 4\), the pixels \(42, 56\).*nearest-neighbour"):
+    with pytest.raises(ValueError, match=r"`labels` .*size \(3, 4\), the pixels \(42, 56\).*nearest-neighbour"):
         model(random_pixels(1, 3, 4), labels=torch.zeros(1, 3, 4, dtype=torch.long))
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_segmentation_labels_may_be_of_any_integer_dtype(tiny_model, random_pixels, dtype):
+    choices = {"num_labels": 3, "semantic_loss_ignore_index": 100}
+    model, pixels = tiny_model(Dinov2AlibiForSemanticSegmentation, **choices), random_pixels(1, 2, 2)
+    labels = torch.randint(0, 3, (1, 28, 28), generator=torch.Generator().manual_seed(0))
+    labels[:, :5] = 100
+    with torch.no_grad():
+        output = model(pixels, labels=labels.to(dtype))
+    expected = torch.nn.functional.cross_entropy(output.logits, labels, ignore_index=100)
+    assert_close(output.loss, expected, 1e-6, "float32 sum, divided by the number of pixels")
+
+
+def test_labels_that_are_all_ignored_change_nothing(tiny_model, random_pixels):
+    model = tiny_model(Dinov2AlibiForSemanticSegmentation, num_labels=3).train()
+    loss = model(random_pixels(1, 2, 2), labels=torch.full((1, 28, 28), 255, dtype=torch.uint8)).loss
+    loss.backward()
+    assert loss == 0
+    assert all(p.grad is None or p.grad.count_nonzero() == 0 for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("num_labels", "labels", "said"),
+    [
+        (3, torch.zeros(1, 28, 28), r"dtype torch.float32; classes must be integers.*`labels.long\(\)`"),
+        (3, torch.zeros(1, 1, 28, 28, dtype=torch.long), r"shape \(1, 1, 28, 28\).*one \(height, width\) map for each"),
+        (1, torch.zeros(1, 28, 28, dtype=torch.long), "`num_labels` is 1; .* 2 classes or more.*background"),
+    ],
+)
+def test_labels_that_cannot_be_learned_are_refused(tiny_model, random_pixels, num_labels, labels, said):
+    with pytest.raises(ValueError, match=said):
+        tiny_model(Dinov2AlibiForSemanticSegmentation, num_labels=num_labels)(random_pixels(1, 2, 2), labels=labels)
 
 
 def test_segmentation_learns_a_small_picture(tiny_model, random_pixels):
@@ -239,7 +304,7 @@ def test_gradient_checkpointing_in_a_head(tiny_model, random_pixels, head_class)
     for checkpointing in (False, True):
         head = tiny_model(head_class, num_labels=3, classifier_dropout=0.0).train()
         if checkpointing:
-            head.gradient_checkpointing_enable()
+            enable_checkpointing(head)
         head(random_pixels(2, 3, 4)).logits.square().mean().backward()
         gradients.append(head.dinov2_with_registers.embeddings.patch_embeddings.projection.weight.grad)
     assert gradients[0].count_nonzero() > 0
@@ -275,6 +340,15 @@ def test_the_classification_pipeline_ranks_the_labels(tiny_model, processor, ima
     assert {entry["label"] for entry in ranking} == {"pore", "fibre", "matrix"}
     scores = [entry["score"] for entry in ranking]
     assert_close(np.array(scores), probabilities.sort(descending=True).values, 1e-5, "one image alone")
+
+
+def test_the_segmentation_pipeline_works_with_the_processor_of_a_checkpoint(tiny_model, image):
+    """Whose centre crop leaves parts of the image out."""
+    model = tiny_model(Dinov2AlibiForSemanticSegmentation, id2label={0: "pore", 1: "fibre", 2: "matrix"})
+    segments = pipeline("image-segmentation", model=model, image_processor=Dinov2AlibiImageProcessor())(image)
+    masks = np.stack([np.asarray(segment["mask"]) for segment in segments])
+    assert masks.shape[1:] == (90, 130)
+    assert ((masks > 0).sum(axis=0) == 1).all()
 
 
 def test_the_segmentation_pipeline_returns_masks_of_the_size_of_the_image(tiny_model, processor, image):

@@ -8,7 +8,11 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from transformers.modeling_outputs import SemanticSegmenterOutput
 from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
 
-from modeling_alibi_dinov2 import Dinov2AlibiForSemanticSegmentation, Dinov2AlibiImageProcessor
+from modeling_alibi_dinov2 import (
+    Dinov2AlibiForSemanticSegmentation,
+    Dinov2AlibiImageProcessor,
+    image_processing_alibi_dinov2,
+)
 from tests.comparison import assert_close
 
 SAME_PIXELS = "the same operations on the same 8-bit pixels"
@@ -173,6 +177,8 @@ def with_transparency(image: Image.Image, value: int) -> Image.Image:
 PALETTE = Image.fromarray(RGB).convert("P", palette=Image.Palette.ADAPTIVE)
 PALETTE_AS_RGB = np.asarray(PALETTE.convert("RGB"))
 
+YCBCR = Image.fromarray(RGB).convert("YCbCr")
+
 PIL_IMAGES = {
     "RGB": (Image.fromarray(RGB), RGB),
     "L": (Image.fromarray(GREY), GREY_AS_RGB),
@@ -189,6 +195,12 @@ PIL_IMAGES = {
         np.where(GREY_AS_RGB == 100, 255, GREY_AS_RGB),
     ),
     "CMYK": (Image.fromarray(RGB).convert("CMYK"), RGB),
+    "YCbCr": (YCBCR, np.asarray(YCBCR.convert("RGB"))),
+    "La": (
+        Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(np.full_like(ALPHA, 255))]).convert("La"),
+        GREY_AS_RGB,
+    ),
+    "RGBa": (Image.fromarray(np.dstack([RGB, np.full_like(ALPHA, 255)])).convert("RGBa"), RGB),
     "I": (Image.fromarray(GREY.astype(np.int32) * 257), GREY_AS_RGB),
     "I;16": (Image.fromarray(GREY.astype(np.uint16) * 257), GREY_AS_RGB),
     "I;16B": (Image.frombytes("I;16B", (42, 28), (GREY.astype(">u2") * 257).tobytes()), GREY_AS_RGB),
@@ -206,6 +218,12 @@ ARRAYS = {
     "boolean (H, W)": (BINARY, np.stack([BINARY * 255] * 3, axis=-1)),
     "16-bit (H, W)": (GREY.astype(np.uint16) * 257, GREY_AS_RGB),
     "16-bit (H, W, 3)": (RGB.astype(np.uint16) * 257, RGB),
+    "16-bit, big-endian, (H, W)": ((GREY.astype(np.uint16) * 257).astype(">u2"), GREY_AS_RGB),
+    "16-bit, little-endian, (H, W)": ((GREY.astype(np.uint16) * 257).astype("<u2"), GREY_AS_RGB),
+    "int32, big-endian": (RGB.astype(">i4"), RGB),
+    "float32, big-endian, in [0, 1]": ((RGB / 255).astype(">f4"), RGB),
+    "float64, big-endian, in [0, 255]": (RGB.astype(">f8"), RGB),
+    "float32 in [0, 1], rounded beyond it": (np.nextafter((RGB / 255).astype(np.float32), np.float32(2)), RGB),
     "int32 in [0, 255]": (RGB.astype(np.int32), RGB),
     "int64 in [0, 65535]": (RGB.astype(np.int64) * 257, RGB),
     "float64 in [0, 1]": (RGB / 255, RGB),
@@ -242,8 +260,9 @@ def test_the_full_range_of_16_bits_is_kept(as_they_are):
     assert_close(actual, expected, 1e-6, "float32 against float64")
 
 
-def test_a_16_bit_image_with_dark_pixels_only_stays_dark(as_they_are):
-    actual = pixels_of(as_they_are, np.full((14, 14), 200, dtype=np.uint16))
+@pytest.mark.parametrize("byte_order", ["<", ">"])
+def test_a_16_bit_image_with_dark_pixels_only_stays_dark(as_they_are, byte_order):
+    actual = pixels_of(as_they_are, np.full((14, 14), 200, dtype=byte_order + "u2"))
     assert_close(actual, normalised(np.full((14, 14, 3), 1)), 1e-6, "200 of 65535 is 1 of 255")
 
 
@@ -283,6 +302,9 @@ def test_a_pil_image_three_pixels_high_is_not_taken_for_channels():
         (Image.fromarray(np.full((28, 28), np.nan, dtype=np.float32)), "has 784 NaN or infinite of 784 values"),
         (RGB / 255 - 0.5, r"float64 values from -0.5 to 0.5.*\[0, 255\] or \[0, 65535\].* \[0, 1\].*rescale"),
         (RGB * 2.0, "float64 values from 0.0 to 510.0.*rescale"),
+        (RGB / 255 * 1.02, r"float64 values up to 1.02: more than the range \[0, 1\].*nearly black.*numpy.clip"),
+        (RGB * 1.9 / 255, r"float64 values up to 1.9: more than the range \[0, 1\].*nearly black.*numpy.clip"),
+        (RGB.astype(np.complex64), r"dtype complex64 .*boolean, integer or floating"),
         (RGB.astype(np.int16) - 100, "int16 values from -100 to 155.*rescale"),
         (RGB.astype(np.int32) * 1000, "int32 values from 0 to 255000.*rescale"),
         (Image.fromarray(np.full((28, 28), -5, dtype=np.int32)), "int32 values from -5 to -5.*rescale"),
@@ -296,6 +318,18 @@ def test_pixels_out_of_range_are_refused(as_they_are, image, said):
         as_they_are(image)
     with pytest.raises(ValueError, match=said):
         Dinov2AlibiImageProcessor()(image)
+
+
+@pytest.mark.parametrize(
+    ("dark", "bright"), [(RGB / 255.0, RGB * 1.0), (RGB.astype(np.int32), RGB.astype(np.int32) * 257)]
+)
+def test_images_of_one_call_whose_ranges_differ_are_refused(as_they_are, dark, bright):
+    """The dark one of a series would come out bright."""
+    with pytest.raises(ValueError, match=r"Some images have values up to (1|255), others up to (255|65535).*uint8"):
+        as_they_are([dark, bright])
+    with pytest.raises(ValueError, match="Some images have values up to"):
+        as_they_are(np.stack([dark, bright]))
+    assert len(as_they_are([bright, np.zeros_like(bright)])["pixel_values"]) == 2  # black is black in any range
 
 
 def test_steps_can_be_left_out(as_they_are):
@@ -349,6 +383,92 @@ def test_class_maps_of_the_sizes_asked_for():
         assert class_map.shape == size
         assert class_map[: size[0] // 2].unique().tolist() == [1]
         assert class_map[size[0] // 2 :].unique().tolist() == [2]
+
+
+def class_map_of(processor, image: Image.Image, **choices) -> tuple[np.ndarray, np.ndarray]:
+    """The map from a model that sees red and not red, and red itself, for the whole image."""
+    pixels = pixels_of(processor, image, **choices)
+    red = pixels[:, :1] * STD[0].item() + MEAN[0].item() - 0.5
+    outputs = SemanticSegmenterOutput(logits=torch.cat([-red, red], dim=1))
+    size = (image.height, image.width)
+    (class_map,) = processor.post_process_semantic_segmentation(outputs, target_sizes=[size], **choices)
+    assert class_map.shape == size
+    assert class_map.dtype == torch.int64
+    return class_map.numpy(), np.asarray(image)[..., 0] > 127
+
+
+def squares(height: int, width: int) -> Image.Image:
+    """A red rectangle off the centre, on black."""
+    pixels = np.zeros((height, width, 3), dtype=np.uint8)
+    pixels[height // 3 : height // 2, width // 4 : width // 2, 0] = 255
+    return Image.fromarray(pixels)
+
+
+WAYS = {
+    "the defaults": {},
+    "whole, resized": {"do_center_crop": False},
+    "whole, resized to rounded sides": {"do_center_crop": False, "size": {"shortest_edge": 230}},
+    "whole, of a size of its own": {"do_center_crop": False, "size": {"height": 280, "width": 224}},
+    "not resized": {"do_center_crop": False, "do_resize": False},
+    "a crop of the image as it is": {"do_resize": False, "crop_size": {"height": 224, "width": 294}},
+    "a crop larger than the image": {"crop_size": {"height": 420, "width": 448}},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("size", [(300, 300), (271, 403), (391, 265)])
+@pytest.mark.parametrize("told", ["at construction", "at the call"])
+def test_a_class_map_lies_where_its_pixels_came_from(way, size, told):
+    choices = WAYS[way]
+    processor = Dinov2AlibiImageProcessor(**choices) if told == "at construction" else Dinov2AlibiImageProcessor()
+    found, expected = class_map_of(processor, squares(*size), **({} if told == "at construction" else choices))
+    rows, columns = (np.flatnonzero(found.any(axis=axis)) for axis in (1, 0))
+    true_rows, true_columns = (np.flatnonzero(expected.any(axis=axis)) for axis in (1, 0))
+    for edges, true_edges in ((rows, true_rows), (columns, true_columns)):
+        # Resizing blurs an edge over a pixel of the smaller image, which is up to 1.4 here.
+        assert abs(edges[[0, -1]] - true_edges[[0, -1]]).max() <= 1
+    assert (found != expected).mean() < 0.01
+
+
+def test_class_maps_of_padded_images(as_they_are):
+    images = [squares(280, 300), squares(420, 350)]
+    processor = Dinov2AlibiImageProcessor(do_resize=False, do_center_crop=False, do_pad=True)
+    red = pixels_of(processor, images)[:, :1]
+    outputs = SemanticSegmenterOutput(logits=torch.cat([-red, red], dim=1))
+    maps = processor.post_process_semantic_segmentation(outputs, target_sizes=torch.tensor([[280, 300], [420, 350]]))
+    for class_map, image in zip(maps, images, strict=True):
+        assert class_map.shape == (image.height, image.width)
+        assert (class_map.numpy() != (np.asarray(image)[..., 0] > 127)).mean() < 0.01
+
+
+@pytest.fixture
+def warnings_of_the_processor(monkeypatch):
+    said = []
+    monkeypatch.setattr(image_processing_alibi_dinov2.logger, "warning_once", said.append)
+    return said
+
+
+def test_what_the_model_has_not_seen_is_said(warnings_of_the_processor):
+    class_map_of(Dinov2AlibiImageProcessor(do_center_crop=False), squares(300, 400))
+    class_map_of(Dinov2AlibiImageProcessor(do_center_crop=False, do_resize=False), squares(300, 400))
+    assert not warnings_of_the_processor
+    class_map_of(Dinov2AlibiImageProcessor(), squares(300, 400))
+    (said,) = warnings_of_the_processor
+    assert "seen 224×224 pixels from the centre of 256×341" in said
+    assert "`do_center_crop=False`" in said
+
+
+def test_logits_that_the_choices_do_not_lead_to_are_said(warnings_of_the_processor):
+    outputs = SemanticSegmenterOutput(logits=torch.zeros(1, 2, 28, 42))
+    Dinov2AlibiImageProcessor().post_process_semantic_segmentation(outputs, target_sizes=[(300, 400)])
+    (said,) = warnings_of_the_processor
+    assert "logits are 28×42, but this image processor makes 224×224 of 300×400" in said
+
+
+def test_a_choice_that_does_not_exist_is_refused():
+    outputs = SemanticSegmenterOutput(logits=torch.zeros(1, 2, 224, 224))
+    with pytest.raises(TypeError, match="do_centre_crop: not among the choices of Dinov2AlibiImageProcessor"):
+        Dinov2AlibiImageProcessor().post_process_semantic_segmentation(outputs, [(300, 400)], do_centre_crop=False)
 
 
 def test_class_maps_need_a_size_for_each_image():

@@ -2,10 +2,16 @@
 """What importing the package does, and what a copy of its files in a Hub folder may rely on."""
 
 import ast
+import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+from huggingface_hub.errors import HFValidationError
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoBackbone,
     AutoConfig,
@@ -24,6 +30,7 @@ from modeling_alibi_dinov2 import (
     Dinov2AlibiImageProcessor,
     Dinov2AlibiModel,
 )
+from tests.comparison import assert_close
 
 # Transformers itself, and what it cannot be installed without or, in the case of images, used without.
 AVAILABLE_TO_STRANGERS = {"torch", "transformers", "huggingface_hub", "numpy", "PIL"}
@@ -54,6 +61,56 @@ def test_the_auto_classes_know_the_models(tiny_config, auto_class, model_class):
 def test_the_auto_classes_load_the_models(tiny_model, tmp_path, auto_class, model_class):
     tiny_model(model_class).save_pretrained(tmp_path)
     assert type(auto_class.from_pretrained(tmp_path)) is model_class
+
+
+def test_auto_backbone_loads_no_folder_of_any_model(tiny_model, tiny_teacher, tmp_path):
+    """It asks the Hub first, and a path is no name of a repository. If this fails, the README can say less."""
+    for name, model in (("ours", tiny_model(Dinov2AlibiBackbone)), ("stock", tiny_teacher())):
+        model.save_pretrained(tmp_path / name)
+        with pytest.raises(HFValidationError, match="Repo id must"):
+            AutoBackbone.from_pretrained(tmp_path / name)
+    assert type(Dinov2AlibiBackbone.from_pretrained(tmp_path / "ours", out_features=["stage1"])) is Dinov2AlibiBackbone
+
+
+BACKBONE_FOR_A_STRANGER = """
+import sys
+import torch
+from safetensors.torch import load_file, save_file
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+folder, pixels, output = sys.argv[1:]
+backbone_class = get_class_from_dynamic_module("modeling_alibi_dinov2.Dinov2AlibiBackbone", folder)
+backbone = backbone_class.from_pretrained(folder, out_features=["stage1", "stage3"])
+assert "modeling_alibi_dinov2" not in sys.modules
+with torch.no_grad():
+    maps = backbone(load_file(pixels)["pixels"]).feature_maps
+save_file({str(index): feature_map for index, feature_map in enumerate(maps)}, output)
+"""
+
+
+def test_a_stranger_loads_the_backbone_of_a_folder(tiny_model, random_pixels, tmp_path):
+    tiny_model().save_pretrained(tmp_path / "folder")
+    for file in FILES:
+        if file.name != "__init__.py":
+            shutil.copyfile(file, tmp_path / "folder" / file.name)
+    pixels = random_pixels(1, 2, 3)
+    save_file({"pixels": pixels}, tmp_path / "pixels.safetensors")
+    result = subprocess.run(
+        [sys.executable, "-c", BACKBONE_FOR_A_STRANGER, "folder", "pixels.safetensors", "maps.safetensors"],
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        | {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    backbone = Dinov2AlibiBackbone.from_pretrained(tmp_path / "folder", out_features=["stage1", "stage3"])
+    with torch.no_grad():
+        expected = backbone(pixels).feature_maps
+    found = load_file(tmp_path / "maps.safetensors")
+    for index, feature_map in enumerate(expected):
+        assert_close(found[str(index)], feature_map, 1e-6, "another number of threads")
 
 
 def test_the_auto_classes_know_the_config_and_the_processor(tmp_path):

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A tiny distillation: teacher and student folders, and images whose content can be told from their colours."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,31 +13,38 @@ from training.create_student import save_student
 from training.import_onnx_teacher import teacher_processor
 
 
-@pytest.fixture
-def teacher_folder(tmp_path, tiny_teacher):
-    """Folder of a tiny random teacher with four registers."""
-    tiny_teacher().save_pretrained(tmp_path / "teacher")
-    teacher_processor().save_pretrained(tmp_path / "teacher")
-    return tmp_path / "teacher"
-
-
-@pytest.fixture
-def student_folder(tmp_path, teacher_folder):
-    """Folder of the teacher's student."""
-    save_student(str(teacher_folder), tmp_path / "student")
-    return tmp_path / "student"
-
-
-@pytest.fixture
-def image_folder(tmp_path):
-    """Folder of eight images of different sizes."""
-    folder = tmp_path / "images"
-    folder.mkdir()
+@pytest.fixture(scope="session")
+def originals(tmp_path_factory, tiny_teacher):
+    """Folder with a tiny random teacher with four registers, its student, and eight images of different sizes."""
+    folder = tmp_path_factory.mktemp("originals")
+    tiny_teacher().save_pretrained(folder / "teacher")
+    teacher_processor().save_pretrained(folder / "teacher")
+    save_student(str(folder / "teacher"), folder / "student")
+    (folder / "images").mkdir()
     random = np.random.default_rng(0)
     for number in range(8):
         small = random.integers(0, 256, (6, 7, 3), dtype=np.uint8)
-        Image.fromarray(small).resize((70 + number, 60), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
+        image = Image.fromarray(small).resize((70 + number, 60), Image.Resampling.BICUBIC)
+        image.save(folder / "images" / f"{number}.png")
     return folder
+
+
+@pytest.fixture
+def teacher_folder(tmp_path, originals):
+    """Folder of a tiny random teacher with four registers."""
+    return Path(shutil.copytree(originals / "teacher", tmp_path / "teacher"))
+
+
+@pytest.fixture
+def student_folder(tmp_path, originals):
+    """Folder of the teacher's student."""
+    return Path(shutil.copytree(originals / "student", tmp_path / "student"))
+
+
+@pytest.fixture
+def image_folder(tmp_path, originals):
+    """Folder of eight images of different sizes."""
+    return Path(shutil.copytree(originals / "images", tmp_path / "images"))
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from training.configuration import DistillationConfig, Stage, parse_configuration, require_same
+from training.configuration import DistillationConfig, Stage, parse_configuration, read_configuration_file, require_same
 
 VALUES = {"teacher": "t", "student": "s", "images": "i", "output": "o", "stages": [Stage(28, 100)]}
 REQUIRED = ["--teacher", "t", "--student", "s", "--images", "i", "--output", "o"]
@@ -62,6 +62,10 @@ def test_unknown_fields_are_named(tmp_path, values, message):
         ({"crop": "left"}, "crop is 'left'; it must be one of random, center"),
         ({"crop_scale": 0}, "crop_scale is 0; it must lie in"),
         ({"validation_count": 0}, "validation_count is 0; it must be 1 or more"),
+        ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps is 0; it must be 1 or more"),
+        ({"max_unreadable": 1.5}, r"max_unreadable is 1\.5; it must lie in \[0, 1\]"),
+        ({"seed": -1}, "seed is -1; it must be 0 or more"),
+        ({"workers": -1}, "workers is -1; it must be 0 or more"),
         ({"teacher": None, "output": None}, "lacks teacher, output"),
         ({"stages": []}, "lacks stages"),
         ({"gradient_accumulation_steps": 3}, "batch_size 32, which gradient_accumulation_steps 3 does not divide"),
@@ -70,6 +74,12 @@ def test_unknown_fields_are_named(tmp_path, values, message):
 def test_values_that_cannot_work_are_named(change, message):
     with pytest.raises(ValueError, match=message):
         DistillationConfig(**(VALUES | change))
+
+
+def test_file_that_is_no_json_is_named(tmp_path):
+    (tmp_path / "config.json").write_text('{"seed": 3,}')
+    with pytest.raises(ValueError, match=r"config\.json is no JSON \("):
+        parse_configuration(["--config", str(tmp_path / "config.json")])
 
 
 @pytest.mark.parametrize("change", [{"size": 0}, {"steps": -1}, {"learning_rate": 0}, {"warmup_steps": 101}])
@@ -101,4 +111,11 @@ def test_run_of_an_older_version_had_the_defaults():
 def test_shipped_recipes_are_valid(path):
     config = parse_configuration(["--config", str(path), *REQUIRED])
     config = config.with_steps(dict.fromkeys(config.sources, 123_000))
-    assert all(stage.steps > 0 and stage.size % 14 == 0 for stage in config.stages)
+    assert all(stage.steps > 0 for stage in config.stages)
+    config.require_possible(processes=1, patch_size=14)
+
+
+@pytest.mark.parametrize("name", ["cpu", "demo"])
+def test_recipes_for_any_machine_leave_the_precision_to_it(name):
+    values = read_configuration_file(Path(f"training/recipes/{name}.json"))
+    assert values["mixed_precision"] == "auto"

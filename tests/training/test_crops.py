@@ -8,8 +8,11 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from training.crops import CropRule, Crops, center_box, center_crops, collate, random_box
+from training.crops import CropRule, Crops, StreamedCrops, center_box, collate, order_of, random_box
+from training.held_out import HeldOut
 from training.images import load_images
+from training.stopping import ignore_signals
+from training.stream import StreamedRows
 
 
 def test_crops_depend_on_seed_and_number_only(image_folder):
@@ -23,22 +26,50 @@ def test_crops_depend_on_seed_and_number_only(image_folder):
     assert not torch.equal(other[3]["pixels"], whole[3]["pixels"])
 
 
-def test_workers_change_nothing(image_folder):
-    crops = Crops(load_images(str(image_folder)), 28, 0, 16, 0, CropRule(flip=True, turn=True, roll=True))
-    batches = [list(DataLoader(crops, 4, num_workers=workers, collate_fn=collate)) for workers in (0, 2)]
-    for first, second in zip(*batches, strict=True):
-        assert torch.equal(first["pixels"], second["pixels"])
-
-
-def test_each_pass_sees_every_image_once_in_an_order_of_its_own(image_folder):
+@pytest.mark.parametrize("start_method", ["fork", "spawn"])
+def test_workers_change_nothing(image_folder, start_method):
     images = load_images(str(image_folder))
-    crops = Crops(images, 28, 0, 16, 0, CropRule())
-    orders = [crops.order(epoch).tolist() for epoch in (0, 1)]
+    kept_out = HeldOut.read(images.select([2]), 28).known
+    crops = Crops(images, 28, 0, 8, 0, CropRule(flip=True, turn=True, roll=True), kept_out)
+    alone = list(DataLoader(crops, 4, collate_fn=collate))
+    options = {"num_workers": 1, "multiprocessing_context": start_method, "worker_init_fn": ignore_signals}
+    for first, second in zip(alone, DataLoader(crops, 4, collate_fn=collate, **options), strict=True):
+        assert torch.equal(first["pixels"], second["pixels"])
+        assert first["held_out"] == second["held_out"]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_every_crop_of_an_image_is_another_one(tmp_path, streaming):
+    # Every pixel of the image has its own colour, so that a crop tells its box.
+    image = np.zeros((90, 120, 3), dtype=np.uint8)
+    image[..., 0], image[..., 1] = 2 * np.arange(120), 2 * np.arange(90)[:, None]
+    Image.fromarray(image).save(tmp_path / "0.png")
+    images = load_images(str(tmp_path), streaming=streaming)
+    if streaming:
+        rows = StreamedRows(images, 0, 60, seed=0, block=4)
+        loader = DataLoader(StreamedCrops(28, 0, CropRule()), 20, sampler=rows, collate_fn=collate)
+    else:
+        loader = DataLoader(Crops(images, 28, 0, 60, 0, CropRule()), 20, collate_fn=collate)
+    for batch in loader:
+        pixels = batch["pixels"].float()
+        left, right = (pixels[:, 0, :, column].mean(1) / 2 for column in (0, -1))
+        top, bottom = (pixels[:, 1, row].mean(1) / 2 for row in (0, -1))
+        boxes = torch.stack([left, top, right, bottom], dim=1)
+        # Half a pixel apart is more than rounding.
+        assert len({tuple((2 * box).round().tolist()) for box in boxes}) == len(boxes)
+        widths, heights = right - left, bottom - top
+        for values, spread in ((widths, 30), (heights, 20), (left, 20), (top, 10)):
+            assert values.max() - values.min() > spread
+        assert (widths / heights).max() > 1.2 * (widths / heights).min()
+
+
+def test_each_pass_sees_every_image_once_in_an_order_of_its_own():
+    orders = [order_of(8, 0, epoch).tolist() for epoch in (0, 1)]
     assert [sorted(order) for order in orders] == [list(range(8))] * 2
     assert orders[0] != orders[1]
 
 
-def test_center_crop_is_shortest_side_resized_and_cut(image_folder):
+def test_center_crop_is_shortest_side_resized_and_cut():
     rule = CropRule("center")
     image = Image.new("RGB", (100, 60))
     image.paste((255, 0, 0), (20, 0, 80, 60))
@@ -48,7 +79,6 @@ def test_center_crop_is_shortest_side_resized_and_cut(image_folder):
     # Inside the edge's blur all is red.
     assert (pixels[0, :, 2:-2] == 255).all()
     assert (pixels[1:, :, 2:-2] == 0).all()
-    assert center_crops(load_images(str(image_folder)), 28).shape == (8, 3, 28, 28)
 
 
 def test_random_boxes_lie_in_the_image_and_keep_their_share():
@@ -91,7 +121,7 @@ def test_unreadable_image_gives_way_to_the_next_and_is_named(image_folder):
 def test_only_unreadable_images_are_an_error(tmp_path):
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_bytes(b"no image")
-    with pytest.raises(ValueError, match="None of the 2 images can be read"):
+    with pytest.raises(ValueError, match=r"None of the 2 images can be trained on\. 2 cannot be read, 0 are kept"):
         Crops(load_images(str(tmp_path)), 28, 0, 4, 0, CropRule())[0]
 
 

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Streams: the same crops whoever decodes them and wherever a run begins; and which images are kept for validation."""
 
+import json
+import shutil
+import zipfile
 from dataclasses import replace
 
 import datasets
@@ -12,10 +15,11 @@ from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
 from training.configuration import Stage
-from training.crops import CropRule, StreamedCrops, collate
+from training.crops import CropRule, Crops, StreamedCrops, collate
 from training.distill import distill
-from training.images import StreamedRows, decode, load_images, split_images
+from training.images import decode, load_images, split_images
 from training.journal import read_metrics
+from training.stream import StreamedRows
 
 
 @pytest.fixture
@@ -28,7 +32,7 @@ def table(tmp_path, image_folder):
 
 
 def batches(images, start, stop, workers=0):
-    rows = StreamedRows(images, start, stop, seed=0, buffer=4)
+    rows = StreamedRows(images, start, stop, seed=0, block=4)
     crops = StreamedCrops(28, 0, CropRule(flip=True))
     return list(DataLoader(crops, 4, sampler=rows, num_workers=workers, collate_fn=collate))
 
@@ -48,8 +52,7 @@ def test_stream_goes_on_where_it_was_and_workers_change_nothing(kind, image_fold
 def test_each_pass_over_a_stream_sees_every_image_once_in_an_order_of_its_own(image_folder):
     images = load_images(str(image_folder), streaming=True)
     passes = [
-        [row["image"]["path"] for _, row in StreamedRows(images, first, first + 8, seed=0, buffer=4)]
-        for first in (0, 8)
+        [row["image"]["path"] for _, row in StreamedRows(images, first, first + 8, seed=0, block=4)] for first in (0, 8)
     ]
     assert sorted(passes[0]) == sorted(passes[1]) == sorted(str(path) for path in image_folder.iterdir())
     assert passes[0] != passes[1]
@@ -77,8 +80,10 @@ def test_unreadable_image_of_a_stream_gives_way_to_the_crop_before(image_folder)
     for batch in found:
         crops = {crop.numpy().tobytes() for crop in batch["pixels"]}
         assert len(crops) == 4 - len(batch["unreadable"])
-    with pytest.raises(ValueError, match="None of the 1 images of a batch can be read; the first: broken"):
-        collate([{"unreadable": ["broken"]}])
+    with pytest.raises(
+        ValueError, match=r"None of the 1 images of a batch can be trained on\. 1 .*; the first: broken"
+    ):
+        collate([{"unreadable": ["broken"], "held_out": []}])
 
 
 def test_validation_images_are_not_trained_on(image_folder):
@@ -111,6 +116,23 @@ def test_streaming_run_resumed_is_the_uninterrupted_run_bit_for_bit(tiny_distill
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
 
 
+def test_resumed_streaming_run_reads_nothing_before_its_block(tiny_distillation, tmp_path, monkeypatch):
+    config = tiny_distillation(streaming=True, shuffle_buffer=3, checkpoint_every=3, keep_checkpoints=9)
+    distill(config)
+    run = tmp_path / "run" / "checkpoints"
+    for step in (9, 10):
+        shutil.rmtree(run / f"step-{step:08d}")
+    # Six steps of four images each: row 24 is the first of the fifth pass over six images.
+    assert json.loads((run / "step-00000006" / "streams.json").read_text()) == {
+        config.images: {"row": 24, "epoch": 4, "shard": 0, "offset": 0}
+    }
+    begun = []
+    blocks = StreamedRows.blocks
+    monkeypatch.setattr(StreamedRows, "blocks", lambda self, place: begun.append(place.row) or blocks(self, place))
+    distill(replace(config, resume=True))
+    assert begun == [24]
+
+
 def test_streams_have_no_epochs(tiny_distillation):
     with pytest.raises(ValueError, match="give stages steps instead of epochs"):
         tiny_distillation(streaming=True, stages=[Stage(28, None, 2.0)])
@@ -127,3 +149,139 @@ def test_stages_have_images_of_their_own(tiny_distillation, tmp_path):
     assert max(metrics) == 2 + 5
     assert ["enlarged" in metrics[step] for step in (1, 2, 3, 7)] == [False, False, True, True]
     assert metrics[7]["enlarged"] == 2
+
+
+@pytest.fixture
+def tables(tmp_path, image_folder):
+    """A folder of parquet files with four images to train on, two to validate on and two to test on, told by name."""
+    paths = sorted(str(path) for path in image_folder.iterdir())
+    (tmp_path / "tables").mkdir()
+    for name, part in (("train", paths[:4]), ("validation", paths[4:6]), ("test", paths[6:])):
+        rows = datasets.Dataset.from_dict({"image": part}).cast_column("image", datasets.Image())
+        rows.to_parquet(tmp_path / "tables" / f"{name}-00000-of-00001.parquet")
+    (tmp_path / "tables" / "._train-00000-of-00001.parquet").write_bytes(b"what a system puts there")
+    return tmp_path / "tables"
+
+
+def names(images):
+    return [row["image"]["path"].rsplit("/")[-1] for row in images]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_split_of_a_folder_of_tables(tables, streaming):
+    found = {
+        split: names(load_images(str(tables), split=split, streaming=streaming))
+        for split in ("train", "validation", "test")
+    }
+    assert found == {
+        "train": ["0.png", "1.png", "2.png", "3.png"],
+        "validation": ["4.png", "5.png"],
+        "test": ["6.png", "7.png"],
+    }
+    with pytest.raises(ValueError, match="splits? ['\"]?dev"):
+        load_images(str(tables), split="dev", streaming=streaming)
+    with pytest.raises(
+        ValueError, match="has the splits train, validation, test; say which one, as in --validation_split"
+    ):
+        load_images(str(tables), split=None, streaming=streaming)
+
+
+def test_tables_without_names_of_splits_are_one(tmp_path, tables):
+    (tmp_path / "others").mkdir()
+    for number, path in enumerate(sorted(tables.glob("[!.]*"))):
+        path.rename(tmp_path / "others" / f"part-{number}.parquet")
+    for split in ("train", None):
+        assert len(load_images(str(tmp_path / "others"), split=split)) == 8
+    with pytest.raises(ValueError, match="test"):
+        load_images(str(tmp_path / "others"), split="test")
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_split_of_a_folder_of_images(image_folder, streaming):
+    def load(split):
+        return names(load_images(str(image_folder), split=split, streaming=streaming))
+
+    with pytest.raises(ValueError, match="has no split 'test'; it has train, and 'all'"):
+        load("test")
+    (image_folder / "train").mkdir()
+    (image_folder / "val").mkdir()
+    for number in (0, 1, 2):
+        (image_folder / f"{number}.png").rename(image_folder / "train" / f"{number}.png")
+    (image_folder / "3.png").rename(image_folder / "val" / "tensile_test_3.png")
+    assert load("train") == ["0.png", "1.png", "2.png"]
+    assert load("validation") == ["tensile_test_3.png"]
+    assert len(load("all")) == 8
+    with pytest.raises(ValueError, match="has the splits train, validation"):
+        load(None)
+
+
+def test_run_validates_on_the_split_it_is_told(tiny_distillation, tables, tmp_path):
+    stages = [Stage(28, 2, None, 2, 1e-3, 0)]
+    config = tiny_distillation(
+        images=str(tables), validation_images=str(tables), validation_split="test", validation_count=9, stages=stages
+    )
+    distill(config)
+    listed = json.loads((tmp_path / "run" / "images.json").read_text())
+    assert [len(listed[str(tables)]), len(listed["the validation"])] == [4, 2]
+    with pytest.raises(ValueError, match="validation_split is 'test' without validation_images"):
+        tiny_distillation(validation_split="test")
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("missing", [None, {"bytes": None, "path": None}, {"bytes": b"", "path": "0.png"}])
+def test_missing_image_of_a_table_counts_as_unreadable(tiny_distillation, image_folder, tmp_path, streaming, missing):
+    paths = sorted(image_folder.iterdir())
+    entries = [{"bytes": path.read_bytes(), "path": None} for path in paths]
+    entries[3] = entries[5] = missing
+    features = datasets.Features({"image": datasets.Image(decode=False)})
+    source = tmp_path / "table.parquet"
+    datasets.Dataset.from_dict({"image": entries}, features=features).to_parquet(source)
+    options = {"images": str(source), "streaming": streaming, "shuffle_buffer": 4, "checkpoint_every": 99}
+    stages = [Stage(28, 2, None, 4, 1e-3, 0)]
+    distill(tiny_distillation(**options, stages=stages, max_unreadable=0.6))
+    listed = (tmp_path / "run" / "unreadable.txt").read_text().splitlines()
+    # Rows of a table are told apart though they have no names.
+    assert len(listed) >= 2
+    assert all("row " in line or "sample " in line for line in listed)
+    with pytest.raises(ValueError, match="more than the share of 0.2 that max_unreadable allows"):
+        distill(tiny_distillation(**options, stages=stages, max_unreadable=0.2, output=str(tmp_path / "strict")))
+
+
+def test_image_that_is_gone_counts_as_unreadable(image_folder):
+    images = load_images(str(image_folder))
+    (image_folder / "2.png").unlink()
+    crops = Crops(images, 28, 0, 8, 0, CropRule())
+    messages = [message for item in range(8) for message in crops[item]["unreadable"]]
+    assert messages == [f"{image_folder}/2.png is not there any more."]
+
+
+@pytest.fixture
+def archive(tmp_path, image_folder, monkeypatch):
+    """An archive of the images; `datasets` reads it as it reads one on the Hub."""
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as file:
+        for path in sorted(image_folder.iterdir()):
+            file.write(path, f"photographs/{path.name}")
+        file.writestr("photographs/broken.png", b"no image")
+    load = datasets.load_dataset
+
+    def from_archive(source, split, streaming):
+        return load("imagefolder", data_files=str(tmp_path / source), split=split, streaming=streaming)
+
+    monkeypatch.setattr("datasets.load_dataset", from_archive)
+    return "images.zip"
+
+
+def test_streamed_archive_of_images_is_read(archive, image_folder, tiny_distillation, tmp_path):
+    images = load_images(archive, streaming=True)
+    rows = list(images)
+    assert rows[0]["image"]["path"].startswith("zip://")
+    readable = [row["image"] for row in rows if "broken" not in row["image"]["path"]]
+    for entry, path in zip(readable, sorted(image_folder.iterdir()), strict=True):
+        np.testing.assert_array_equal(np.asarray(decode(entry)), np.asarray(Image.open(path)))
+    with pytest.raises(ValueError, match=r"zip://\S+broken\.png\S* cannot be read as an image"):
+        decode(next(row["image"] for row in rows if "broken" in row["image"]["path"]))
+    with pytest.raises(ValueError, match="is not there any more"):
+        decode({"bytes": None, "path": readable[0]["path"].replace("0.png", "none.png")})
+    stages = [Stage(28, 2, None, 4, 1e-3, 0)]
+    distill(tiny_distillation(images=archive, streaming=True, stages=stages, max_unreadable=0.5))
+    assert "zip://" in (tmp_path / "run" / "unreadable.txt").read_text()

@@ -157,6 +157,14 @@ def test_orientation_in_xmp_is_applied(tmp_path):
     assert read_image(saved(tmp_path, Image.fromarray(GREY), "image.jpg", xmp=xmp)).size == (20, 30)
 
 
+def mode_or_message(path) -> str:
+    """The mode of an image that can be read, or the message that says why it cannot."""
+    try:
+        return read_image(path).mode
+    except ValueError as error:
+        return str(error)
+
+
 @pytest.mark.parametrize("suffix", [".bmp", ".jpg", ".png", ".tif", ".webp"])
 def test_any_truncation_or_change_of_a_byte_is_read_or_named(tmp_path, suffix):
     path = tmp_path / f"image{suffix}"
@@ -171,10 +179,8 @@ def test_any_truncation_or_change_of_a_byte_is_read_or_named(tmp_path, suffix):
             path.write_bytes(
                 whole[:place] + bytes([random.integers(256)]) + (whole[place + 1 :] if number % 2 else b"")
             )
-            try:
-                assert read_image(path).mode == "RGB"
-            except ValueError as error:
-                assert str(error).startswith(f"{path} cannot be read as an image")
+            outcome = mode_or_message(path)
+            assert outcome == "RGB" or outcome.startswith(f"{path} cannot be read as an image")
 
 
 @pytest.mark.filterwarnings("error")

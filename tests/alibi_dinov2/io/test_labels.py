@@ -172,7 +172,7 @@ UPRIGHT = {
 
 @pytest.mark.parametrize("orientation", UPRIGHT)
 def test_labels_are_turned_like_their_image(tmp_path, orientation):
-    # By EXIF's definition: Pillow 12 shears uncompressed TIFFs of the orientations 5 to 8.
+    # By EXIF's definition: Pillow shears uncompressed TIFFs of the orientations 5 to 8.
     tifffile.imwrite(tmp_path / "labels.tif", FILE_LABELS, extratags=[("Orientation", 3, 1, orientation, True)])
     np.testing.assert_array_equal(read_labels(tmp_path / "labels.tif"), UPRIGHT[orientation](FILE_LABELS))
 

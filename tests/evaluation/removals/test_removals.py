@@ -7,15 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from transformers import BitImageProcessorPil
-
-from alibi_dinov2.features.backbone import load_backbone
-from alibi_dinov2.features.dense_features import OUTPUT, dense_features, patch_features
-from evaluation.arguments import common_parser, measured_backbone
-from evaluation.position.channel_probes import most_positional_channels
-from evaluation.position.noise import noise_images
-from evaluation.position.position_targets import position_targets
-from evaluation.removals.removals import (
+from evaluation.removals.removals.removals.removals import (
     COUNTS,
     REMOVALS,
     average_flips_and_turns,
@@ -26,6 +18,14 @@ from evaluation.removals.removals import (
     rasa_basis,
     with_removal,
 )
+from transformers import BitImageProcessorPil
+
+from alibi_dinov2.features.backbone import load_backbone
+from alibi_dinov2.features.dense_features import OUTPUT, dense_features, patch_features
+from evaluation.arguments import common_parser, measured_backbone
+from evaluation.position.channel_probes import most_positional_channels
+from evaluation.position.noise import noise_images
+from evaluation.position.position_targets import position_targets
 from tests.comparison import assert_close
 
 WIDTH, SIZE = 64, 56
