@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 from alibi_dinov2.io.stored_image import StoredImage
 
-Channel: TypeAlias = "int | str | Sequence[int | str] | None"
+Channel: TypeAlias = int | str | Sequence[int | str] | None
 Plane = tuple[int, int]  # place along C, and sample
 
 MOST = 3  # red, green, blue

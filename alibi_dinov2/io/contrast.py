@@ -3,7 +3,7 @@
 
 import math
 from dataclasses import asdict, dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, Union
 
 import numpy as np
 
@@ -16,7 +16,7 @@ COUNTED_LEVELS = 64
 CHUNK = 2**20  # values that are converted at once
 SMALL = 2  # bytes of types that are converted by a table
 
-Setting: TypeAlias = "str | tuple[float, float] | Contrast"
+Setting: TypeAlias = Union[str, tuple[float, float], "Contrast"]
 
 
 @dataclass(frozen=True)
@@ -210,8 +210,8 @@ def stretched(values: np.ndarray) -> tuple[float, float, float]:
         best = max(best, left)
     raise ValueError(
         f"of {len(distinct)} different values from {distinct[0]} to {distinct[-1]} only {best} would stay different "
-        "grey levels: they are spread too unevenly. Choose what is to be seen with the contrast (low, high), or take "
-        "the contrast full-range"
+        "grey levels: they are spread too unevenly. Choose the contrast per-image if these are several images, or what "
+        "is to be seen with the contrast (low, high)"
     )
 
 

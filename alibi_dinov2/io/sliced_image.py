@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from alibi_dinov2.io.channels import Channel, choose_channels
-from alibi_dinov2.io.contrast import AUTO, FULL_RANGE, Contrast, Setting, as_contrast
+from alibi_dinov2.io.contrast import AUTO, RANGE, Contrast, Setting, as_contrast
 from alibi_dinov2.io.damage import naming
 from alibi_dinov2.io.stored_image import CHANNEL, REPEATED, StoredImage
 from alibi_dinov2.io.tiles import Block, blocks
@@ -173,7 +173,8 @@ class SlicedImage:
 
     def over_white(self, levels: np.ndarray, opacity: np.ndarray) -> np.ndarray:
         """What is transparent becomes white; `levels` are `(h, w, 3)`, the rule is that of the image processor."""
-        share = Contrast(FULL_RANGE).fit(opacity.reshape(-1, 1)).apply(opacity) / 255
+        opaque = np.iinfo(opacity.dtype).max if opacity.dtype.kind in "iu" else 1
+        share = Contrast(RANGE, (0,), (int(opaque),)).apply(opacity) / 255
         colours = levels if self.kind.premultiplied else share * levels
         return np.round(np.minimum(colours + (1 - share) * 255, 255)).astype(np.uint8)
 

@@ -12,6 +12,10 @@ import numpy as np
 SHORTEST = "YXS"  # axes of a plane: rows, columns, samples
 CHANNEL = "C"
 REPEATED = "I"  # axis along which images of a file stand that are alike
+MICROMETRES = {
+    "m": 1e6, "cm": 1e4, "mm": 1e3, "micron": 1.0, "microns": 1.0, "um": 1.0, "\\u00B5m": 1.0, "µm": 1.0, "μm": 1.0,
+    "nm": 1e-3, "Å": 1e-4, "A": 1e-4, "pm": 1e-6, "inch": 25400.0,
+}  # fmt: skip
 
 
 class PixelSize(NamedTuple):
@@ -20,6 +24,14 @@ class PixelSize(NamedTuple):
     height: float
     width: float
     unit: str
+
+
+def in_micrometres(height: float, width: float, unit: str) -> PixelSize | None:
+    """A pixel's size in µm if the unit is one of length, as it is otherwise, and none if it is not positive."""
+    if not (height > 0 and width > 0):
+        return None
+    scale = MICROMETRES.get(unit)
+    return PixelSize(height, width, unit) if scale is None else PixelSize(height * scale, width * scale, "µm")
 
 
 @dataclass(frozen=True)
