@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from alibi_dinov2.io.memory import require_memory
+
 CACHED_BYTES = 2**28  # of decoded cells
 MIN_CELL = 2**18  # pixels, unless the image is smaller: strips of a few rows are read many at a time
 
@@ -28,6 +30,7 @@ class CachedCells:
             height *= max(min(MIN_CELL // (height * width), -(-self.shape[self.rows] // height)), 1)
         self.cell_shape = (height, width)
         samples = self.shape[axes.index("S")] if "S" in axes else 1
+        require_memory(height, width, samples * self.dtype.itemsize)
         size = height * width * samples * self.dtype.itemsize
         self.cell = lru_cache(maxsize=max(CACHED_BYTES // size, 1))(self.read_cell)
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images that Pillow reads (PNG, JPEG, WebP, BMP and others), of any size, and those in memory."""
 
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import lru_cache
@@ -13,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from alibi_dinov2.io.extras import library
+from alibi_dinov2.io.memory import require_memory
 from alibi_dinov2.io.orientation import orientation_of, turned
 from alibi_dinov2.io.stored_image import StoredImage, of_array
 from modeling_alibi_dinov2.pixels import to_array
@@ -37,7 +37,7 @@ def open_pillow(source: Path | bytes, resources: ExitStack) -> list[StoredImage]
     """
     with no_pixel_limit():
         file = resources.enter_context(Image.open(BytesIO(source) if isinstance(source, bytes) else source))
-    require_memory(file.size)
+    require_memory(file.height, file.width, BYTES_PER_PIXEL)
     load_pixels(file)
     if is_deep_png(source):
         # Pillow leaves out the lower 8 bits of colours.
@@ -114,21 +114,3 @@ def load_pixels(file: Image.Image) -> None:
     # Threads that decode ordinary images do not wait for each other.
     with nullcontext() if limit is None or file.width * file.height <= limit else no_pixel_limit():
         file.load()
-
-
-def require_memory(size: tuple[int, int]) -> None:
-    """Raise a `ValueError` if an image of `(width, height)` takes more memory than the machine has."""
-    needed, there = size[0] * size[1] * BYTES_PER_PIXEL, physical_memory()
-    if needed > there:
-        raise ValueError(
-            f"it has {size[0]}×{size[1]} pixels, for which {needed / 2**30:.0f} GiB of memory are needed and "
-            f"{there / 2**30:.0f} GiB are there: cut it into tiles, or make it smaller"
-        )
-
-
-def physical_memory() -> float:
-    """Bytes of this machine's memory; infinity where the system does not tell."""
-    try:
-        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (AttributeError, OSError, ValueError):
-        return float("inf")

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from alibi_dinov2.io.extras import library
-from alibi_dinov2.io.stored_image import CHANNEL, PixelSize, StoredImage, in_micrometres, of_array
+from alibi_dinov2.io.stored_image import CHANNEL, MICROMETRES, PixelSize, StoredImage, in_micrometres, of_array
 
 Source: TypeAlias = Path | bytes
 Reader: TypeAlias = Callable[[Source, ExitStack], list[StoredImage]]
@@ -192,9 +192,10 @@ def dm_image(file: Any, number: int, thumbnail: int) -> StoredImage:
     shape = tuple(int(sizes[entry]) for sizes in (file.zSize2, file.zSize, file.ySize, file.xSize))
     array = file.getMemmap(number).reshape(shape)
     before = sum(file.dataShape[:entry])
-    scale, unit = file.scale[before : before + 2], file.scaleUnit[before : before + 2]
-    size = in_micrometres(scale[1], scale[0], unit[0]) if len(scale) == 2 and unit[0] == unit[1] != "" else None
-    return of_array(array, "TZYX", pixel_size=size)
+    # Along X and then Y, each with a unit of its own.
+    steps = zip(file.scale[before : before + 2], file.scaleUnit[before : before + 2], strict=True)
+    width, height = (float(scale) * MICROMETRES.get(unit, 0) for scale, unit in steps)
+    return of_array(array, "TZYX", pixel_size=in_micrometres(height, width, "µm"))
 
 
 def open_mrc(source: Source, resources: ExitStack) -> list[StoredImage]:
