@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from alibi_dinov2.features.classical_features import ClassicalFeatures
     from alibi_dinov2.features.dense_features import dense_features
     from alibi_dinov2.features.feature_cache import FeatureCache
-    from alibi_dinov2.io.image_files import open_image
     from alibi_dinov2.io.images import read_image
     from alibi_dinov2.io.labels import read_labels, write_labels
+    from alibi_dinov2.io.open_image import open_image
     from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
 
 HOMES = {
@@ -23,7 +23,7 @@ HOMES = {
     "TrainableSegmenter": "segmentation.segmenter",
     "dense_features": "features.dense_features",
     "load_backbone": "features.backbone",
-    "open_image": "io.image_files",
+    "open_image": "io.open_image",
     "read_image": "io.images",
     "read_labels": "io.labels",
     "write_labels": "io.labels",

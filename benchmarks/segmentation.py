@@ -34,7 +34,7 @@ from alibi_dinov2.features.classical_features import ClassicalFeatures
 from alibi_dinov2.features.deep_features import DeepFeatures
 from alibi_dinov2.features.feature_cache import MemoryCache
 from alibi_dinov2.io.files import write_json
-from alibi_dinov2.io.image_files import open_image
+from alibi_dinov2.io.open_image import open_image
 from alibi_dinov2.io.partial_result import Layer, PartialResult
 from alibi_dinov2.io.tiled_tiff import Layout, write_result
 from alibi_dinov2.segmentation.segmenter import TrainableSegmenter

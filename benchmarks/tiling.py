@@ -24,8 +24,8 @@ from tqdm.auto import tqdm
 from alibi_dinov2.features.backbone import load_backbone
 from alibi_dinov2.features.deep_features import DeepFeatures
 from alibi_dinov2.io.files import sha256_of, write_json
-from alibi_dinov2.io.image_files import open_image
 from alibi_dinov2.io.labels import read_labels
+from alibi_dinov2.io.open_image import open_image
 from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
 from benchmarks.measuring import machine_facts
 

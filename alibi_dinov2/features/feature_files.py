@@ -25,8 +25,8 @@ from alibi_dinov2.features.backbone import Backbone
 from alibi_dinov2.features.deep_features import MAX_PATCHES, Reduction, fit_reduction
 from alibi_dinov2.features.dense_features import dense_features
 from alibi_dinov2.io.files import new_file
-from alibi_dinov2.io.image_files import open_image
 from alibi_dinov2.io.image_regions import ImageRegions
+from alibi_dinov2.io.open_image import open_image
 
 FORMATS = ("safetensors", "npy", "h5")
 AXIS_TYPES = {"z": 2, "y": 2, "x": 2, "c": 1}  # of vigra, ilastik's library: space and channels

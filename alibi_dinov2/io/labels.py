@@ -1,22 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Labels of pixels: what users may give, as arrays or as files, and the files they are written to."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
-from tifffile import COMPRESSION, PHOTOMETRIC, TiffFile, imwrite
+from PIL import Image
+from tifffile import PHOTOMETRIC, imwrite
 
 from alibi_dinov2.io.files import new_file
-from alibi_dinov2.io.image_files import LOSSY, TIFF_SIGNATURES, naming
 from alibi_dinov2.io.image_regions import ImageRegions
-from alibi_dinov2.io.tiff_pages import ORIENTATIONS, require_all_pages
+from alibi_dinov2.io.open_image import open_image
 
 MAX_CLASS = 255  # predictions have 8 bits
-LOSSY_COMPRESSIONS = (COMPRESSION.OJPEG, COMPRESSION.JPEG)
 
 
 def read_labels(source: str | Path | bytes, name: str | None = None) -> np.ndarray:
@@ -35,61 +32,14 @@ def read_labels(source: str | Path | bytes, name: str | None = None) -> np.ndarr
         FileNotFoundError: there is no such file.
     """
     name = name or (str(source) if isinstance(source, str | Path) else "the labels")
-    with naming(name), open(source, "rb") if isinstance(source, str | Path) else io.BytesIO(source) as file:
-        is_tiff = file.read(4) in TIFF_SIGNATURES
-        file.seek(0)
-        pages = tiff_pages(file) if is_tiff else None
-        if pages is None:
-            file.seek(0)
-            pages = pillow_pages(file)
+    with open_image(source, name) as image:
+        if image.lossy:
+            raise ValueError(
+                f"{name} is of the format {image.lossy}, which changes values; save labels as PNG or TIFF."
+            )
+        pages = [image.stored(index, slice(None), slice(None)) for index in range(image.slices)]
     maps = [to_labels(grey_values(page, name), page.shape[:2], name) for page in pages]
     return np.stack(maps) if len(maps) > 1 else maps[0]
-
-
-def tiff_pages(source: Any) -> list[np.ndarray] | None:
-    """All pages of a TIFF that have the size of its first as they are stored, upright, `(H, W, C)`; those of another
-    size are thumbnails and pyramids. None if tifffile lacks what they are compressed with."""
-    with TiffFile(source, is_ome=False) as file:
-        require_all_pages(file)
-        first = file.series[0].keyframe
-        pages = []
-        for series in file.series:
-            page = series.keyframe
-            if page.shape != first.shape:
-                continue
-            if page.compression in LOSSY_COMPRESSIONS:
-                raise lossy("TIFF with JPEG compression")
-            try:
-                stored = series.asarray()
-            except ValueError as error:
-                if "imagecodecs" in str(error):
-                    return None
-                raise
-            planes, depth, height, width, samples = page.shaped
-            values = stored.reshape(-1, planes, depth, height, width, samples)
-            pages += list(np.moveaxis(values, 1, -2).reshape(-1, height, width, planes * samples))
-    tag = first.tags.get("Orientation")
-    transposed, *backwards = ORIENTATIONS.get(tag.value if tag else 1, ORIENTATIONS[1])
-    steps = tuple(slice(None, None, -1 if reverse else 1) for reverse in backwards)
-    return [(page.swapaxes(0, 1) if transposed else page)[steps] for page in pages]
-
-
-def pillow_pages(source: Any) -> list[np.ndarray]:
-    """The pages of a file that Pillow reads, upright, `(H, W, C)`; further frames count in TIFFs only."""
-    with Image.open(source) as file:
-        if file.format in LOSSY:
-            raise lossy(str(file.format))
-        pages = []
-        for index in range(getattr(file, "n_frames", 1) if file.format == "TIFF" else 1):
-            file.seek(index)
-            page = np.asarray(ImageOps.exif_transpose(file))
-            pages.append(page[..., None] if page.ndim == 2 else page)
-    return pages
-
-
-def lossy(kind: str) -> ValueError:
-    """The error about a format that does not keep values."""
-    return ValueError(f"it is of the format {kind}, which changes values; save labels as PNG or TIFF")
 
 
 def grey_values(page: np.ndarray, name: str) -> np.ndarray:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from alibi_dinov2.io.image_files import open_image
 from alibi_dinov2.io.image_regions import ImageRegions
 from alibi_dinov2.io.imagej_rois import ROI_SUFFIXES, read_rois
 from alibi_dinov2.io.images import IMAGE_SUFFIXES
 from alibi_dinov2.io.labels import read_labels, require_shape
+from alibi_dinov2.io.open_image import open_image
 from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
 
 LABEL_SUFFIXES = (*IMAGE_SUFFIXES, *ROI_SUFFIXES)

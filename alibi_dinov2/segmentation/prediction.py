@@ -21,8 +21,8 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from alibi_dinov2.io.files import new_file, sha256_of
-from alibi_dinov2.io.image_files import open_image
 from alibi_dinov2.io.image_regions import ImageRegions
+from alibi_dinov2.io.open_image import open_image
 from alibi_dinov2.io.pairing import normal, result_names
 from alibi_dinov2.io.partial_result import Layer, PartialResult
 from alibi_dinov2.io.tiled_tiff import Layout, read_description, read_page, write_result

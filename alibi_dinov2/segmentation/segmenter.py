@@ -34,7 +34,7 @@ class TrainableSegmenter(BaseEstimator):
     """A classifier of pixels that learns from sparse labels; an estimator of scikit-learn, whose samples are pixels.
 
     An image is an array `(H, W)` or `(H, W, C)`, a PIL image, or something that regions are read from, such as
-    `image_files.open_image` gives for files that do not fit in memory. A stack is an array `(slices, H, W)` or
+    `open_image.open_image` gives for files that do not fit in memory. A stack is an array `(slices, H, W)` or
     `(slices, H, W, C)`, or a file with several slices.
 
     Args:

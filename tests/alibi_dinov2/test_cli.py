@@ -16,7 +16,7 @@ import tifffile
 from PIL import Image
 
 from alibi_dinov2 import cli as segment
-from alibi_dinov2.io.image_files import open_image
+from alibi_dinov2.io.open_image import open_image
 from alibi_dinov2.pictures.colours import class_colours
 from alibi_dinov2.pictures.overlays import outlines, overlay
 from alibi_dinov2.segmentation import prediction

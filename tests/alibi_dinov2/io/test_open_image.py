@@ -8,9 +8,9 @@ import pytest
 import tifffile
 from PIL import Image
 
-from alibi_dinov2.io.image_files import PillowPages, open_image
-from alibi_dinov2.io.images import read_image, rgb_array
-from alibi_dinov2.io.tiff_pages import TiffPages
+from alibi_dinov2.io.images import read_image
+from alibi_dinov2.io.open_image import open_image
+from tests.alibi_dinov2.io.grey_levels import expected_rgb
 
 HEIGHT, WIDTH = 67, 90
 GREY = np.random.default_rng(0).integers(0, 256, (3, HEIGHT, WIDTH), dtype=np.uint8)
@@ -59,9 +59,7 @@ def test_regions_of_a_tiff_are_those_of_the_whole_array(tmp_path, kind, layout):
     array = ARRAYS[kind]
     photometric = "minisblack" if array.ndim == 2 else "rgb"
     tifffile.imwrite(tmp_path / "image.tif", array, photometric=photometric, **LAYOUTS[layout])
-    with open_image(tmp_path / "image.tif") as image:
-        assert isinstance(image.pages, TiffPages)
-    require_regions(tmp_path / "image.tif", rgb_array(array))
+    require_regions(tmp_path / "image.tif", expected_rgb(array))
 
 
 PILLOW = {
@@ -126,7 +124,7 @@ def test_stack_has_a_slice_for_each_page(tmp_path, kind):
         with pytest.raises(ValueError, match="has no slice 5; it has 5"):
             image.read(5, *REGIONS[0])
     for index in range(5):
-        require_regions(path, rgb_array(stack[index]), index)
+        require_regions(path, expected_rgb(stack[index]), index)
 
 
 def test_pages_that_were_written_one_by_one_are_a_stack(tmp_path):
@@ -136,7 +134,7 @@ def test_pages_that_were_written_one_by_one_are_a_stack(tmp_path):
         writer.write(GREY[0, :20, :20])
     with open_image(tmp_path / "stack.tif") as image:
         assert (image.slices, image.shape) == (3, (HEIGHT, WIDTH)), "the thumbnail is left out"
-    require_regions(tmp_path / "stack.tif", rgb_array(GREY[2]), 2)
+    require_regions(tmp_path / "stack.tif", expected_rgb(GREY[2]), 2)
 
 
 def read_all(path):
@@ -161,7 +159,7 @@ def test_stack_of_a_compression_for_pillow_has_its_slices_too(tmp_path):
         assert isinstance(image.pages, PillowPages)
         assert image.slices == 3
     for index in (2, 0):
-        require_regions(tmp_path / "stack.tif", rgb_array(GREY[index]), index)
+        require_regions(tmp_path / "stack.tif", expected_rgb(GREY[index]), index)
 
 
 def test_separate_colour_planes_are_one_image(tmp_path):
@@ -180,7 +178,7 @@ def test_palette_of_16_bits_is_refused(tmp_path):
 def test_white_may_be_zero(tmp_path):
     for array in (GREY[0], GREY_16, GREY[0] > 99):
         tifffile.imwrite(tmp_path / "image.tif", array, photometric="miniswhite")
-        require_regions(tmp_path / "image.tif", rgb_array(~array))
+        require_regions(tmp_path / "image.tif", expected_rgb(~array))
         np.testing.assert_array_equal(open_image(tmp_path / "image.tif").stored(0, *REGIONS[0], True)[..., 0], array)
 
 
