@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from skimage.draw import polygon2mask
 
+from alibi_dinov2.io.damage import DAMAGE
 from alibi_dinov2.io.files import new_file
-from alibi_dinov2.io.images import DAMAGE
 from alibi_dinov2.io.labels import MAX_CLASS
 
 ROI_SUFFIXES = (".roi", ".zip")

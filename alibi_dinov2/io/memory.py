@@ -9,8 +9,8 @@ def require_memory(height: int, width: int, bytes_per_pixel: int) -> None:
     needed, there = height * width * bytes_per_pixel, physical_memory()
     if needed > there:
         raise ValueError(
-            f"it has {width}×{height} pixels that are decoded at once, for which {needed / 2**30:.0f} GiB of memory are "
-            f"needed and {there / 2**30:.0f} GiB are there: cut it into tiles, or make it smaller"
+            f"it has {width}×{height} pixels that are decoded at once, which needs {needed / 2**30:.0f} GiB of memory "
+            f"where {there / 2**30:.0f} GiB are there: cut it into tiles, or make it smaller"
         )
 
 

@@ -8,10 +8,10 @@ from io import BytesIO
 from pathlib import Path
 from threading import Lock
 
+import imagecodecs
 import numpy as np
 from PIL import Image
 
-from alibi_dinov2.io.extras import library
 from alibi_dinov2.io.memory import require_memory
 from alibi_dinov2.io.orientation import orientation_of, turned
 from alibi_dinov2.io.stored_image import StoredImage, of_array
@@ -42,7 +42,7 @@ def open_pillow(source: Path | bytes, resources: ExitStack) -> list[StoredImage]
     if is_deep_png(source):
         # Pillow leaves out the lower 8 bits of colours.
         encoded = source if isinstance(source, bytes) else source.read_bytes()
-        return [sampled_image(turned(library("imagecodecs", "images").png_decode(encoded), orientation_of(file)))]
+        return [sampled_image(turned(imagecodecs.png_decode(encoded), orientation_of(file)))]
     lossy = (file.format or "") if file.format in LOSSY else ""
     first = pillow_image(file, orientation_of(file), lossy)
     count = getattr(file, "n_frames", 1) if file.format == "TIFF" else 1

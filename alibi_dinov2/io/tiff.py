@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tifffile
+import zarr
 from PIL import Image
 
 from alibi_dinov2.io.cells import CachedCells
-from alibi_dinov2.io.extras import library
 from alibi_dinov2.io.orientation import TURNS, UPRIGHT, stored_region, turned, upright_shape
 from alibi_dinov2.io.stored_image import StoredImage, of_array
 from alibi_dinov2.io.tiff_metadata import channel_names, pixel_size
@@ -40,7 +41,6 @@ def open_tiff(source: Path | bytes, resources: ExitStack) -> list[StoredImage]:
         NotImplementedError: no series is of a kind, or compressed in a way, that is read; the message says which.
         ValueError: the file is damaged, or pages are missing. What else readers of damaged files raise may come, too.
     """
-    tifffile = library("tifffile", "images")
     # The description of OME files may lead to other files.
     given = BytesIO(source) if isinstance(source, bytes) else source
     file = resources.enter_context(tifffile.TiffFile(given, _multifile=False))
@@ -104,7 +104,6 @@ def pixels_of(series: Any, pages: Sequence[Any], axes: str) -> Any:
         return series.asarray(out="memmap")
     if all(page.is_memmappable for page in pages):
         return MappedPages(series, pages)
-    zarr = library("zarr", "images")
     return CachedCells(zarr.open_array(series.aszarr(level=0), mode="r"), axes)
 
 

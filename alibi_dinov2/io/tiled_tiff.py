@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from tifffile import TiffFile, TiffWriter
 
+from alibi_dinov2.io.damage import DAMAGE
 from alibi_dinov2.io.files import new_file
 from alibi_dinov2.io.image_regions import ImageRegions
-from alibi_dinov2.io.images import DAMAGE
 from alibi_dinov2.io.tiles import blocks
 
 TILE = 256  # side in pixels
