@@ -28,7 +28,7 @@ from alibi_dinov2.io.images import read_image
 from alibi_dinov2.io.pairing import named_paths, pair_by_name, result_names
 from alibi_dinov2.pictures.panels import save_figure
 from alibi_dinov2.segmentation.fitting import LABEL_SUFFIXES, fit_files
-from alibi_dinov2.segmentation.pixel_classifiers import savable_classifiers
+from alibi_dinov2.segmentation.pixel_classifiers import CLASSIFIERS
 from alibi_dinov2.segmentation.prediction import DTYPES, Outputs, predict_files, result_paths
 from alibi_dinov2.segmentation.saved_segmenter import read_settings
 from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
@@ -160,7 +160,7 @@ def add_fit(commands: argparse._SubParsersAction, shared: list[argparse.Argument
     kind.add_argument("--model", help=f"Hub id or folder of the backbone, or {', '.join(MODELS)}")
     kind.add_argument("--no-deep", action="store_true", help="use classical features alone")
     parser.add_argument("--no-classical", action="store_true", help="use deep features alone")
-    parser.add_argument("--classifier", choices=savable_classifiers(), default="xgboost")
+    parser.add_argument("--classifier", choices=CLASSIFIERS, default=CLASSIFIERS[0])
     parser.add_argument("--class-names", nargs="+", help="one for each class, in the order of their numbers")
     parser.add_argument(
         "--components", type=int, default=DeepFeatures.components, help="principal components of the deep features"

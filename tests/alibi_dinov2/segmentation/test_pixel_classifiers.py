@@ -9,17 +9,21 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import xgboost
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils.class_weight import compute_sample_weight
 
 from alibi_dinov2.segmentation import pixel_classifiers
+from alibi_dinov2.segmentation.forest_booster import forest_booster
 from alibi_dinov2.segmentation.pixel_classifiers import CLASSIFIERS, fit_classifier, load_classifier
 
-SAVABLE = ("xgboost", "logistic-regression")
+FORESTS = ("random-forest", "stroke-forest")
 LOADING = """
 import sys, numpy as np
+from alibi_dinov2.segmentation.forest_booster import forest_booster
 from alibi_dinov2.segmentation.pixel_classifiers import load_classifier
 name, folder = sys.argv[1:]
 features = np.load(f"{folder}/features.npy")
@@ -91,8 +95,8 @@ def test_seed_decides_and_number_of_threads_does_not(name):
         for seed, threads in ((0, 1), (0, 3), (1, 1))
     )
     # A forest adds its trees up in the order in which threads finish.
-    np.testing.assert_allclose(first, second, atol=1e-6 if name == "random-forest" else 0)
-    assert np.array_equal(first, other) == (name != "random-forest")
+    np.testing.assert_allclose(first, second, atol=1e-6 if name in FORESTS else 0)
+    assert np.array_equal(first, other) == (name not in FORESTS)
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
@@ -104,7 +108,7 @@ def test_features_of_any_layout_and_type_and_no_pixels_at_all_are_predicted(name
     assert classifier.predict_proba(features[:0]).shape == (0, 3)
 
 
-@pytest.mark.parametrize("name", SAVABLE)
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_saved_classifier_predicts_the_same_to_the_bit_in_a_fresh_process(name, tmp_path):
     classifier = fit_classifier(name, *samples(400), 3, threads=1)
     features, _ = samples(1000, seed=1)
@@ -118,16 +122,38 @@ def test_saved_classifier_predicts_the_same_to_the_bit_in_a_fresh_process(name, 
     np.testing.assert_array_equal(loaded.predict_proba(features), expected)
 
 
-def test_forest_says_that_it_cannot_be_saved(tmp_path):
-    with pytest.raises(ValueError, match=r"without pickle.*xgboost, logistic-regression"):
-        fit_classifier("random-forest", *samples(50), 3, threads=1).save(tmp_path)
-    assert not list(tmp_path.iterdir())
-    with pytest.raises(ValueError, match=r"cannot have been saved.*xgboost, logistic-regression"):
-        load_classifier("random-forest", tmp_path)
+def test_random_forest_is_scikit_learns():
+    features, classes = samples(400)
+    forest = RandomForestClassifier(
+        pixel_classifiers.FOREST_TREES, class_weight="balanced", random_state=3, n_jobs=1
+    ).fit(features, classes)
+    found = fit_classifier("random-forest", features, classes, 3, seed=3, threads=1)
+    others, _ = samples(2000, seed=1)
+    for pixels in (features, others):
+        # Shares of a hundred trees are added up in float32.
+        np.testing.assert_allclose(found.predict_proba(pixels), forest.predict_proba(pixels), atol=1e-5)
+
+
+def test_a_threshold_is_on_the_same_side_in_single_precision():
+    steps = np.linspace(-1, 1, 50, dtype=np.float32)
+    values = np.concatenate([steps, np.nextafter(steps, np.float32(-9)), np.nextafter(steps, np.float32(9))])
+    features, classes = values[:, None], (np.argsort(np.argsort(values)) % 2)
+    tree = DecisionTreeClassifier(random_state=0).fit(features, classes)
+    booster = forest_booster([tree], 1, 2, threads=1)
+    shares = booster.inplace_predict(features, predict_type="margin")
+    np.testing.assert_array_equal(shares, tree.predict_proba(features).astype(np.float32))
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_stroke_forest_learns_from_one_pixel_a_class(count):
+    features = np.array([[0.0, 0.0], [1.0, 1.0]], dtype=np.float32).repeat(count, axis=0)
+    classes = np.repeat([0, 1], count)
+    classifier = fit_classifier("stroke-forest", features, classes, 2, threads=1)
+    assert (classifier.predict_proba(np.array([[0.1, 0.2], [0.8, 0.9]])).argmax(axis=1) == [0, 1]).all()
 
 
 @pytest.mark.parametrize("damage", [lambda content: content[:-9], lambda content: b"", lambda content: content + b" "])
-@pytest.mark.parametrize("name", SAVABLE)
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_damaged_file_is_refused(name, damage, tmp_path):
     fit_classifier(name, *samples(50), 3, threads=1).save(tmp_path)
     (path,) = tmp_path.glob("classifier.[us]*")
@@ -136,7 +162,7 @@ def test_damaged_file_is_refused(name, damage, tmp_path):
         load_classifier(name, tmp_path)
 
 
-@pytest.mark.parametrize("name", SAVABLE)
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_damaged_record_and_missing_files_are_refused(name, tmp_path):
     fit_classifier(name, *samples(50), 3, threads=1).save(tmp_path)
     record = tmp_path / "classifier.json"
@@ -199,7 +225,10 @@ def test_record_holds_the_checksum_alone(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"name": "svm"}, "no classifier 'svm'; choose from xgboost, random-forest, logistic-regression"),
+        (
+            {"name": "svm"},
+            "no classifier 'svm'; choose from xgboost, random-forest, stroke-forest, logistic",
+        ),
         ({"threads": 0}, "0 threads"),
         ({"num_classes": 1, "classes": np.zeros(50, dtype=int)}, "1 class; a classifier needs 2"),
         ({"num_classes": 4}, r"No pixel is labelled as class \[3\] of 0 to 3"),

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A forest of trees of scikit-learn as a booster of XGBoost, which saves it without pickle and predicts the same.
+
+scikit-learn saves a forest by pickle, or by `skops` for its own version alone. XGBoost's files are read by its later
+versions too. A tree of a forest gives shares of K classes, one of XGBoost a number: it becomes K trees of the same
+shape, one for each class.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xgboost
+from sklearn.tree import DecisionTreeClassifier
+
+NO_PARENT = 2**31 - 1
+
+
+def forest_booster(
+    estimators: Sequence[DecisionTreeClassifier], num_features: int, num_classes: int, threads: int | None = None
+) -> xgboost.Booster:
+    """A booster whose margins are the probabilities of a forest, but for the rounding of float32.
+
+    Args:
+        estimators: the trees, fitted on float32 features and all of the classes.
+        num_features, num_classes: F and K.
+        threads: to predict with, as many as there are if not given.
+    """
+    model = json.loads(empty_booster(num_features, num_classes).save_raw("json"))
+    trees = [
+        xgboost_tree(tree, number, num_features, len(estimators))
+        for tree in estimators
+        for number in range(num_classes)
+    ]
+    for index, tree in enumerate(trees):
+        tree["id"] = index
+    content = model["learner"]["gradient_booster"]["model"]
+    content["trees"] = trees
+    content["tree_info"] = list(range(num_classes)) * len(estimators)
+    content["iteration_indptr"] = [0, len(trees)]
+    content["gbtree_model_param"] |= {"num_parallel_tree": str(len(estimators)), "num_trees": str(len(trees))}
+    booster = xgboost.Booster({"nthread": threads or 0})
+    booster.load_model(bytearray(json.dumps(model).encode()))
+    return booster
+
+
+def empty_booster(num_features: int, num_classes: int) -> xgboost.Booster:
+    """A booster of one round, for all that a file says beside its trees."""
+    parameters = {
+        "objective": "multi:softprob",
+        "num_class": num_classes,
+        "base_score": 0,
+        "max_depth": 1,
+        "nthread": 1,
+    }
+    samples = xgboost.DMatrix(
+        np.zeros((num_classes, num_features), dtype=np.float32), np.arange(num_classes), nthread=1
+    )
+    return xgboost.train(parameters | {"nthread": 1}, samples, 1)
+
+
+def xgboost_tree(tree: DecisionTreeClassifier, number: int, num_features: int, trees: int) -> dict[str, Any]:
+    """A tree that gives the share of a class, divided by how many trees there are.
+
+    Args:
+        tree: of a forest.
+        number: of the class.
+        num_features: of a pixel.
+        trees: in the forest.
+    """
+    nodes, count = tree.tree_, tree.tree_.node_count
+    order, left = siblings_together(nodes.children_left, nodes.children_right)
+    inner = left >= 0
+    right = np.where(inner, left + 1, -1)
+    values = nodes.value[order, 0]
+    shares = values[:, number] / values.sum(axis=1) / trees
+    parents = np.full(count, NO_PARENT)
+    for children in (left, right):
+        parents[children[inner]] = np.flatnonzero(inner)
+    conditions = np.where(inner, above(nodes.threshold[order]), shares.astype(np.float32))
+    zeros, nothing = [0] * count, [0.0] * count  # a file has integers as such, and the others with a point
+    return {
+        "base_weights": nothing,
+        "categories": [],
+        "categories_nodes": [],
+        "categories_segments": [],
+        "categories_sizes": [],
+        "default_left": zeros,
+        "left_children": left.tolist(),
+        "right_children": right.tolist(),
+        "parents": parents.tolist(),
+        "loss_changes": nothing,
+        # With no more digits than single precision needs: XGBoost misreads some that have more.
+        "split_conditions": [float(str(value)) for value in conditions],
+        "split_indices": np.where(inner, nodes.feature[order], 0).tolist(),
+        "split_type": zeros,
+        "sum_hessian": nothing,
+        "tree_param": {
+            "num_deleted": "0",
+            "num_feature": str(num_features),
+            "num_nodes": str(count),
+            "size_leaf_vector": "1",
+        },
+    }
+
+
+def siblings_together(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes of a tree in an order in which a right child follows its left sibling, which XGBoost takes for granted.
+
+    Args:
+        left, right: children of each node, negative for a leaf.
+
+    Returns:
+        The old number of each node, and its left child by the new numbers, -1 for a leaf.
+    """
+    order, children = [0], []
+    for node in order:  # grows while it is gone through
+        children.append(len(order) if left[node] >= 0 else -1)
+        if left[node] >= 0:
+            order += [left[node], right[node]]
+    return np.array(order), np.array(children)
+
+
+def above(thresholds: np.ndarray) -> np.ndarray:
+    """Thresholds `t` -> float32 `u` so that `x <= t` is `x < u` for every x in float32.
+
+    scikit-learn goes left up to a threshold in double precision, XGBoost below one in single precision.
+    """
+    single = thresholds.astype(np.float32)
+    below = np.where(single > thresholds, np.nextafter(single, np.float32(-np.inf)), single)
+    return np.nextafter(below, np.float32(np.inf))
