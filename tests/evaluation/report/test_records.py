@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from evaluation.arguments import command_line, common_parser
 
+from evaluation.command import command_line, record_parser
 from evaluation.report.records import read_record, read_records
 from tests.evaluation.report.example_records import example_record, without, write_records
 
@@ -62,7 +62,7 @@ def test_folder_without_records_and_missing_file_are_errors(tmp_path):
 
 
 def parser_of_a_command() -> argparse.ArgumentParser:
-    parser = common_parser(None)
+    parser = record_parser(None)
     parser.add_argument("--zero-channels", type=int, nargs="+", default=[])
     parser.add_argument("--plain", action="store_true")
     parser.add_argument("--bar", action=argparse.BooleanOptionalAction, default=True)
