@@ -74,7 +74,7 @@ def test_command_line_gives_the_options_that_matter_and_no_place_on_the_machine(
     given += ["--zero-channels", "1", "5", "--plain", "--no-bar", "--name", "../../else/where"]
     parser = parser_of_a_command()
     words = command_line(parser_of_a_command, parser, parser.parse_args(given))
-    assert words[:3] == ["python", "-m", "evaluation.test_records"]
+    assert words[:3] == ["python", "-m", "tests.evaluation.report.test_records"]
     options = ["--model", "demo/teacher", "--name", "where", "--seed", "3", "--output", "r.json"]
     assert words[3:] == [*options, "--zero-channels", "1", "5", "--plain", "--no-bar"]
     again = parser.parse_args(words[3:])
