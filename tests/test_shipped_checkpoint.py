@@ -47,7 +47,9 @@ def test_card_is_of_its_records_and_tells_nothing_of_the_machine(folder):
 def test_recipe_is_that_of_the_repository():
     recipe = json.loads((REPOSITORY / "training" / "recipes" / "cpu.json").read_text())
     used = json.loads((FOLDER / "recipe" / "config.json").read_text())
-    stages = recipe.pop("stages")
+    stages, precision = recipe.pop("stages"), recipe.pop("mixed_precision")
+    assert precision == "auto"  # what the machine computes in; the checkpoint's had bf16
+    assert used["mixed_precision"] == "bf16"
     assert {name: used[name] for name in recipe} == recipe
     for stage, full in zip(stages, used["stages"], strict=True):
         assert {name: full[name] for name in stage} == stage

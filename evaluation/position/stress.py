@@ -21,11 +21,12 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
 from alibi_dinov2.features.backbone import Backbone, preprocess
+from alibi_dinov2.features.columns import Column
 from alibi_dinov2.features.dense_features import patch_features
 from alibi_dinov2.io.images import read_image
 from alibi_dinov2.pictures.feature_colours import feature_colours, relative_spread
 from alibi_dinov2.pictures.panels import Tile, image_tile, panel
-from evaluation.command import Column, figure_columns, figure_parser, image_paths, run_figure
+from evaluation.command import figure_columns, figure_parser, image_paths, run_figure
 from evaluation.position.noise import noise_images
 
 ZEROS = "tensor of zeros"
