@@ -2,26 +2,27 @@
 """The commands that draw: what they draw, the files they write, and what they say to wrong input."""
 
 import json
-import sys
 from importlib import import_module
 
 import numpy as np
 import pytest
-from evaluation.figures import figure_columns, figure_parser, image_paths
+from matplotlib.figure import Figure
 from PIL import Image
 
 from alibi_dinov2.features.backbone import load_backbone, preprocess
 from alibi_dinov2.features.dense_features import patch_features
+from alibi_dinov2.pictures.colours import position_colours
 from alibi_dinov2.pictures.feature_colours import relative_spread
+from alibi_dinov2.pictures.panels import panel
+from evaluation.command import figure_columns, figure_parser, image_paths
 from evaluation.position.noise import noise_images
-from evaluation.position.query_similarity import mark, patch_at, similarity_colours, similarity_map
+from evaluation.position.query_similarity import patch_at, similarity_colours, similarity_map
 from evaluation.position.stress import dot_grid, with_jitter, with_jitters
-from evaluation.position.token_geometry import cloud_tile, position_colours, token_cloud
+from evaluation.position.token_geometry import cloud_tile, token_cloud
 from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor
+from tests.drawn_panels import grid_of, pixel_at, shape_of, texts_of, tile_pixels
 
 FEATURES = np.random.default_rng(0).normal(size=(6, 9, 20)) * np.linspace(3, 0.1, 20)
-COMMANDS = ("pca", "token_geometry", "query_similarity", "clusters", "stress")
-ROW, COLUMN = 259 + 6, 259 + 6
 
 
 @pytest.fixture
@@ -39,49 +40,77 @@ def folder(tmp_path, tiny_model, tiny_teacher):
 
 
 @pytest.fixture
-def draw(folder, monkeypatch):
-    """`draw(command, *options)`: run a command on the images, and open its picture."""
+def draw(folder):
+    """`draw(command, *options)`: the figure that a command draws of the images."""
 
-    def run(command: str, *options, models=("alibi", "stock"), images="images") -> Image.Image:
-        paths = ["--models", *(folder / name for name in models), "--images", folder / images]
-        words = [command, *paths, "--size", 56, "--output", folder / "figure.png", *options]
-        monkeypatch.setattr(sys, "argv", list(map(str, words)))
-        import_module(f"evaluation.{command}").main()
-        return Image.open(folder / "figure.png")
+    def figure_of(command: str, *options, models=("alibi", "stock"), images="images") -> Figure:
+        module = import_module(f"evaluation.position.{command}")
+        return module.command(module.make_parser().parse_args(words_of(folder, options, models, images)))
 
-    return run
+    return figure_of
 
 
-@pytest.mark.parametrize("options", [(), ("--shared", "--foreground", "--standardise")])
-def test_pca_has_a_column_per_model_and_a_row_per_image(draw, options):
-    assert draw("pca", *options).size == (3 * COLUMN - 6, 24 + 2 * ROW)
+@pytest.fixture
+def run(folder):
+    """`run(command, *options)`: the exit status of a command whose picture is `figure.png`."""
+
+    def status_of(command: str, *options, models=("alibi", "stock"), images="images") -> int:
+        module = import_module(f"evaluation.position.{command}")
+        with pytest.raises(SystemExit) as ended:
+            module.main(words_of(folder, options, models, images))
+        return ended.value.code
+
+    return status_of
+
+
+def words_of(folder, options, models, images) -> list[str]:
+    paths = ["--models", *(folder / name for name in models), "--images", folder / images]
+    return list(map(str, [*paths, "--size", 56, "--output", folder / "figure.png", *options]))
+
+
+def test_geometry_has_a_key_of_colours_and_a_cloud_of_each_model(draw):
+    figure = draw("token_geometry")
+    assert shape_of(figure) == (2, 4)
+    assert texts_of(figure) == ["image", "colour of a place", "alibi", "stock"]
+    for _, key, *clouds in grid_of(figure):
+        corners = [pixel_at(figure, key, x, y) for y in (0.01, 0.99) for x in (0.01, 0.99)]
+        expected = position_colours(2, 2).reshape(4, 3)
+        # A pixel beside the corner has the colour of the place that it is in, of 64 along each side.
+        np.testing.assert_allclose(corners, expected, atol=8)
+        assert [axes.name for axes in clouds] == ["3d", "3d"]
+        assert [len(axes.collections[0].get_offsets()) for axes in clouds] == [16, 16]
 
 
 def test_every_size_gives_every_model_a_column(draw):
-    assert draw("pca", "--size", 56, 70).size == (5 * COLUMN - 6, 24 + 2 * ROW)
-
-
-def test_geometry_has_a_key_of_colours(draw):
-    sheet = draw("token_geometry")
-    assert sheet.size == (4 * COLUMN - 6, 24 + 2 * ROW)
-    key = np.asarray(sheet)[30:289, COLUMN : COLUMN + 259]
-    np.testing.assert_array_equal(key[[0, 0, -1, -1], [0, -1, 0, -1]], position_colours(2, 2).reshape(4, 3))
+    figure = draw("token_geometry", "--size", 56, 70)
+    assert shape_of(figure) == (2, 6)
+    assert texts_of(figure)[2:] == ["alibi, 56 px", "alibi, 70 px", "stock, 56 px", "stock, 70 px"]
 
 
 def test_similarity_is_brightest_at_the_marked_query(draw):
-    sheet = draw("query_similarity", "--query", 0.1, 0.9)
-    assert sheet.size == (3 * COLUMN - 6, 24 + 2 * (ROW + 24))
-    for column in range(3):
-        x, y = column * COLUMN + round(0.1 * 259), 30 + round(0.9 * 259)
-        ring = np.asarray(sheet)[y, x + 5 : x + 11]
-        assert (ring == (255, 0, 0)).all(axis=-1).any(), "no red ring"
-        if column:
-            np.testing.assert_array_equal(sheet.getpixel((x, y)), similarity_colours(np.ones((1, 1)))[0, 0])
+    figure = draw("query_similarity", "--query", 0.1, 0.9)
+    assert shape_of(figure) == (2, 3)
+    texts = texts_of(figure)
+    assert texts[:3] == ["image", "alibi", "stock"]
+    assert len(texts) == 3 + 2 * 2
+    assert all(text.startswith("dark ") for text in texts[3:])
+    brightest = tuple(similarity_colours(np.ones((1, 1)))[0, 0].tolist())
+    for row in grid_of(figure):
+        for column, axes in enumerate(row):
+            pixels = tile_pixels(figure, axes)
+            rows, columns = np.nonzero((pixels == (255, 0, 0)).all(axis=-1))
+            assert len(rows) > 20, "no red ring"
+            assert rows.mean() / len(pixels) == pytest.approx(0.9, abs=0.02)
+            assert columns.mean() / pixels.shape[1] == pytest.approx(0.1, abs=0.02)
+            if column:
+                assert pixel_at(figure, axes, 0.1, 0.9) == brightest
 
 
-def test_clusters_write_a_record_per_model(draw, folder):
+def test_clusters_write_a_record_per_model_and_a_picture(run, folder):
     options = ("--masks", folder / "masks", "--records", folder / "records", "--dataset", "noise")
-    assert draw("clusters", *options).size == (4 * COLUMN - 6, 24 + 2 * (ROW + 24) + 6 + 24)
+    assert run("clusters", *options) == 0
+    with Image.open(folder / "figure.png") as picture:
+        assert picture.format == "PNG"
     for name in ("alibi", "stock"):
         record = json.loads((folder / "records" / f"clusters-noise-{name}-56.json").read_text())
         assert record["model"]["name"] == name
@@ -91,21 +120,34 @@ def test_clusters_write_a_record_per_model(draw, folder):
         assert str(folder) not in json.dumps(record)
 
 
+def test_clusters_stand_beside_the_masks_over_figures_of_each_image_and_of_all(draw, folder):
+    figure = draw("clusters", "--masks", folder / "masks")
+    assert shape_of(figure) == (2, 4)
+    texts = texts_of(figure)
+    assert texts[:4] == ["image", "mask", "alibi", "stock"]
+    assert texts[-3] == "2 images:"
+    assert len(texts) == 4 + 2 * 2 + 3
+    assert all("mIoU" in text for text in (*texts[4:8], *texts[-2:]))
+
+
 def test_stress_shows_zeros_dots_noise_and_images_and_jitter(draw):
-    sheet = draw("stress", "--jitter", 0.5, 2)
-    assert sheet.size == (5 * COLUMN - 6, 24 + 5 * (ROW + 24))
-    zeros = np.asarray(sheet)[30:289]
-    assert (zeros[:, COLUMN : 2 * COLUMN - 6] == 128).all(), "ALiBi tells places of an empty image apart"
-    assert len(np.unique(zeros[:, 4 * COLUMN :].reshape(-1, 3), axis=0)) > 4, "the position embedding does not show"
+    figure = draw("stress", "--jitter", 0.5, 2)
+    assert shape_of(figure) == (5, 5)
+    texts = texts_of(figure)
+    assert texts[:5] == ["input", "alibi", "alibi, jitter 0.5", "alibi, jitter 2", "stock"]
+    assert texts[5::5] == ["tensor of zeros", "dot grid", "noise", "0.png", "1.png"]
+    zeros = [tile_pixels(figure, axes) for axes in grid_of(figure)[0]]
+    assert (zeros[1] == 128).all(), "ALiBi tells places of an empty image apart"
+    assert len(np.unique(zeros[4].reshape(-1, 3), axis=0)) > 4, "the position embedding does not show"
 
 
 WRONG = {
-    "no images": (("pca", "--images", "nowhere"), "nowhere is not a folder"),
-    "names": (("pca", "--names", "one"), "1 --names for 2 --models"),
-    "same names": (("pca", "--names", "one", "one"), "cannot be told apart"),
-    "no model": (("pca", "--models", "nowhere/model/x"), "nowhere"),
-    "size": (("pca", "--size", "14"), "1 patches of 48 channels have no 3 components"),
-    "no size": (("stress", "--size", "56", "0"), "--size is 56 0; it must be 1 pixel or more"),
+    "no images": (("clusters", "--images", "nowhere"), "nowhere is not a folder"),
+    "names": (("stress", "--names", "one"), "1 names for 2 models"),
+    "same names": (("stress", "--names", "one", "one"), "cannot be told apart"),
+    "no model": (("query_similarity", "--models", "nowhere/model/x"), "nowhere"),
+    "size": (("token_geometry", "--size", "14"), "1 patches of 48 channels have no 3 components"),
+    "no size": (("stress", "--size", "56", "0"), "The size is 56 0; it must be 1 pixel or more"),
     "query": (("query_similarity", "--query", "0.5", "1.5"), "outside the image"),
     "clusters": (("clusters", "--clusters", "99"), "99 clusters of 16 patches"),
     "masks": (("clusters", "--masks", "nowhere"), "nowhere is not a folder"),
@@ -114,28 +156,24 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_wrong_input_ends_with_a_message_and_without_a_file(draw, folder, capsys, case):
+def test_wrong_input_ends_with_a_message_and_without_a_file(run, folder, capsys, case):
     (command, *options), message = WRONG[case]
-    with pytest.raises(SystemExit):
-        draw(command, *options)
+    assert run(command, *options) == 2
     assert message in capsys.readouterr().err
     assert not (folder / "figure.png").exists()
 
 
-def test_masks_must_be_there_and_of_the_size_of_their_images(draw, folder, capsys):
+def test_masks_must_be_there_and_of_the_size_of_their_images(run, folder, capsys):
     Image.new("L", (70, 71)).save(folder / "masks" / "1.png")
-    with pytest.raises(SystemExit):
-        draw("clusters", "--masks", folder / "masks")
+    assert run("clusters", "--masks", folder / "masks") == 2
     assert "1.png has 70×71 pixels, its image 70×70" in capsys.readouterr().err
     (folder / "masks" / "1.png").unlink()
-    with pytest.raises(SystemExit):
-        draw("clusters", "--masks", folder / "masks")
-    assert "no mask for 1 images, among them 1.png" in capsys.readouterr().err
+    assert run("clusters", "--masks", folder / "masks") == 2
+    assert "1.png: there is no mask of the same name" in capsys.readouterr().err
 
 
-def test_jitter_needs_a_model_with_distances(draw, capsys):
-    with pytest.raises(SystemExit):
-        draw("stress", "--jitter", 1, models=["stock"])
+def test_jitter_needs_a_model_with_distances(run, capsys):
+    assert run("stress", "--jitter", 1, models=["stock"]) == 2
     assert "None of the models has ALiBi distances" in capsys.readouterr().err
 
 
@@ -163,12 +201,6 @@ def test_query_is_found_in_x_and_y():
     assert patch_at((0.95, 0.4), 6, 9) == (2, 8)
 
 
-def test_marking_leaves_the_tile_alone():
-    tile = Image.new("RGB", (50, 50))
-    assert np.asarray(mark(tile, (0.5, 0.5))).any()
-    assert not np.asarray(tile).any()
-
-
 def test_cloud_keeps_variances_and_places():
     cloud = token_cloud(FEATURES)
     assert cloud.shape == (6, 9, 3)
@@ -179,9 +211,9 @@ def test_cloud_keeps_variances_and_places():
 
 
 def test_cloud_is_drawn_in_the_colours_of_the_places():
-    drawn = np.asarray(cloud_tile(token_cloud(FEATURES), 200)).reshape(-1, 3)
-    assert drawn.shape == (200 * 200, 3)
-    # Points are 2 pixels wide and smoothed at the edge, and some hide others.
+    figure = panel([[cloud_tile(token_cloud(FEATURES))]], ["model"])
+    drawn = tile_pixels(figure, figure.axes[0]).reshape(-1, 3)
+    # Points are a few pixels wide and smoothed at the edge, and some hide others.
     nearest = [np.abs(drawn - colour.astype(int)).max(axis=1).min() for colour in position_colours(6, 9).reshape(-1, 3)]
     assert np.mean(np.array(nearest) < 30) > 0.8
 

@@ -22,6 +22,7 @@ from evaluation.semantics.miou import confusion_matrix, iou_per_class, mean_iou,
 FOLDERS = Path(__file__).parents[2] / "evaluation" / "metrics"
 # Run in a new process elsewhere, in which a connection is an error and the repository is not known.
 ALONE = """
+import os
 import socket
 import sys
 
@@ -30,6 +31,7 @@ def refuse(*_):
 
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in repr(finder)]
+sys.path[:] = [entry for entry in sys.path if not os.path.isdir(os.path.join(entry, "evaluation"))]
 import importlib.util
 assert importlib.util.find_spec("evaluation") is None
 

@@ -26,6 +26,7 @@ from evaluation.position.noise import noise_images
 from evaluation.report.records import describe_images
 from evaluation.semantics.miou import VOID, mean_iou
 from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor
+from tests.drawn_panels import grid_of, pixel_at, texts_of
 
 RANDOM = np.random.default_rng(0)
 MAP = RANDOM.integers(0, 3, (8, 10))
@@ -33,7 +34,7 @@ SHIFT = (4, 5)
 
 
 def explained(labels, rolled) -> tuple[float, float]:
-    metrics = summarise([ImageClusters(labels, count_conflicts(labels, rolled, SHIFT))])
+    metrics = summarise([ImageClusters(labels, count_conflicts(labels, rolled, np.roll(labels, SHIFT, axis=(0, 1))))])
     return metrics["position_explains"], metrics["content_explains"]
 
 
@@ -68,7 +69,8 @@ def test_clusters_by_lot_side_with_neither_more_than_by_chance():
 def test_conflicts_are_counted_patch_by_patch():
     labels = np.array([[0, 0, 1, 2]])
     # Moved right by one: 2 0 0 1. They differ at the first, third and fourth place.
-    np.testing.assert_array_equal(count_conflicts(labels, np.array([[2, 1, 1, 0]]), (0, 1)), [4, 3, 1, 1])
+    found = count_conflicts(labels, np.array([[2, 1, 1, 0]]), np.array([[2, 0, 0, 1]]))
+    np.testing.assert_array_equal(found, [4, 3, 1, 1])
 
 
 def test_images_count_by_their_patches():
@@ -161,12 +163,14 @@ def test_record_has_the_figures_and_the_settings(backbone, tiny_model):
 def test_panel_shows_clusters_in_the_colours_of_the_mask():
     mask = np.repeat([[0, 1]], 4, axis=1).repeat(8, axis=0)
     found = [ImageClusters(np.array([[5, 3]]), np.array([2, 1, 0, 1]))]
-    sheet = np.asarray(cluster_panel([Image.new("RGB", (8, 8))], [("model", found)], [mask]))
-    row = sheet[24 + 6 + 100]
-    column = 259 + 6
-    expected = label_colours(np.array([[0, 1]]))[0]
-    for start in (column, 2 * column):
-        np.testing.assert_array_equal(row[[start + 50, start + 200]], expected)
+    figure = cluster_panel([Image.new("RGB", (8, 8))], [("model", found)], [mask])
+    (row,) = grid_of(figure)
+    first, second = (tuple(colour) for colour in label_colours(np.array([[0, 1]]))[0].tolist())
+    assert first != second
+    assert [pixel_at(figure, axes, 0.25, 0.5) for axes in row] == [(0, 0, 0), first, first]
+    assert [pixel_at(figure, axes, 0.75, 0.5) for axes in row] == [(0, 0, 0), second, second]
+    figures = "position 0.00, content 1.00"
+    assert texts_of(figure) == ["image", "mask", "model", figures, "1 images:", figures]
     assert (label_colours(np.array([[VOID]])) == 0).all()
 
 

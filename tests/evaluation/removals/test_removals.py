@@ -7,25 +7,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from evaluation.arguments import common_parser, measured_backbone
-from evaluation.removals.removals import (
-    COUNTS,
-    REMOVALS,
-    average_flips_and_turns,
-    channel_basis,
-    fit_removal,
-    leading_directions,
-    project_out,
-    rasa_basis,
-    with_removal,
-)
 from transformers import BitImageProcessorPil
 
 from alibi_dinov2.features.backbone import load_backbone
 from alibi_dinov2.features.dense_features import OUTPUT, dense_features, patch_features
+from evaluation.command import measured_backbone, record_parser
 from evaluation.position.channel_probes import most_positional_channels
 from evaluation.position.noise import noise_images
 from evaluation.position.position_targets import position_targets
+from evaluation.removals.blank_channels import channel_basis
+from evaluation.removals.blank_svd import leading_directions
+from evaluation.removals.fitting import COUNTS, REMOVALS, fit_removal, project_out, with_removal
+from evaluation.removals.flips_and_turns import average_flips_and_turns
+from evaluation.removals.rasa import rasa_basis
 from tests.comparison import assert_close
 
 WIDTH, SIZE = 64, 56
@@ -237,7 +231,7 @@ def test_wrong_options_are_refused(backbone, name, options, message):
 
 def parse(backbone, *options):
     words = ["--model", backbone.source, "--size", SIZE, "--output", "record.json", *options]
-    return common_parser("").parse_args(list(map(str, words)))
+    return record_parser("").parse_args(list(map(str, words)))
 
 
 def test_options_of_a_command_choose_the_removal(backbone, tmp_path):

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from evaluation.arguments import command_line, common_parser
 
+from evaluation.command import command_line, record_parser
 from evaluation.report.records import read_record, read_records
 from tests.evaluation.report.example_records import example_record, without, write_records
 
@@ -62,7 +62,7 @@ def test_folder_without_records_and_missing_file_are_errors(tmp_path):
 
 
 def parser_of_a_command() -> argparse.ArgumentParser:
-    parser = common_parser(None)
+    parser = record_parser(None)
     parser.add_argument("--zero-channels", type=int, nargs="+", default=[])
     parser.add_argument("--plain", action="store_true")
     parser.add_argument("--bar", action=argparse.BooleanOptionalAction, default=True)
@@ -74,7 +74,7 @@ def test_command_line_gives_the_options_that_matter_and_no_place_on_the_machine(
     given += ["--zero-channels", "1", "5", "--plain", "--no-bar", "--name", "../../else/where"]
     parser = parser_of_a_command()
     words = command_line(parser_of_a_command, parser, parser.parse_args(given))
-    assert words[:3] == ["python", "-m", "evaluation.test_records"]
+    assert words[:3] == ["python", "-m", "tests.evaluation.report.test_records"]
     options = ["--model", "demo/teacher", "--name", "where", "--seed", "3", "--output", "r.json"]
     assert words[3:] == [*options, "--zero-channels", "1", "5", "--plain", "--no-bar"]
     again = parser.parse_args(words[3:])

@@ -2,13 +2,13 @@
 """Learning curves are those of the segmenter, come from the seed, go on after a stop, and end in records."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from alibi_dinov2.features.backbone import load_backbone
+from alibi_dinov2.features.feature_cache import FeatureCache
 from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
 from evaluation.report.card import by_model, headlines, results_table
 from evaluation.report.records import read_record
@@ -61,7 +61,7 @@ def backbone(model_folder):
 def test_every_round_is_what_a_segmenter_gives_that_is_fitted_on_its_strokes(tmp_path, data, backbone):
     train, test = data
     drawing = Drawing(rounds=2, seeds=2, length=8)
-    _, curves = measure([backbone], train, test, drawing, tmp_path / "cache", **SETTINGS)
+    _, curves = measure([backbone], train, test, drawing, FeatureCache(tmp_path / "cache"), **SETTINGS)
     masks = [train.mask(index) for index in range(2)]
     for name, model in (("classical", None), ("classical + tiny", backbone)):
         assert curves[name].shape == (2, 2)
@@ -79,7 +79,7 @@ def test_every_round_is_what_a_segmenter_gives_that_is_fitted_on_its_strokes(tmp
 
 def test_record_holds_the_curves_and_the_baseline(tmp_path, data, backbone):
     drawing = Drawing(rounds=2, seeds=2, length=8)
-    (record,), curves = measure([backbone], *data, drawing, tmp_path, **SETTINGS)
+    (record,), curves = measure([backbone], *data, drawing, FeatureCache(tmp_path), **SETTINGS)
     metrics, spread = record["metrics"], record["spread"]
     for name, prefix in (("classical", "classical_"), ("classical + tiny", "")):
         means = curves[name].mean(axis=0)
@@ -98,19 +98,19 @@ def test_record_holds_the_curves_and_the_baseline(tmp_path, data, backbone):
 
 
 def test_finished_rounds_are_not_computed_again_and_more_can_follow(tmp_path, data, backbone, monkeypatch):
-    fitted = []
+    cache, fitted = FeatureCache(tmp_path), []
     fit = few_labels.fit_strokes
     monkeypatch.setattr(few_labels, "fit_strokes", lambda *given: fitted.append(given[-1]) or fit(*given))
-    _, short = measure([backbone], *data, Drawing(1, 1, 8), tmp_path, **SETTINGS)
+    _, short = measure([backbone], *data, Drawing(1, 1, 8), cache, **SETTINGS)
     assert len(fitted) == 3  # classical, both, deep
-    _, longer = measure([backbone], *data, Drawing(2, 2, 8), tmp_path, **SETTINGS)
+    _, longer = measure([backbone], *data, Drawing(2, 2, 8), cache, **SETTINGS)
     assert len(fitted) == 3 + 3 * 3
-    measure([backbone], *data, Drawing(2, 2, 8), tmp_path, **SETTINGS)
+    measure([backbone], *data, Drawing(2, 2, 8), cache, **SETTINGS)
     assert len(fitted) == 12
     for name in short:
         np.testing.assert_array_equal(short[name][0, 0], longer[name][0, 0])
-    measure([], *data, Drawing(1, 1, 8), tmp_path, **SETTINGS | {"classifier": "random-forest"})
-    measure([], *data, Drawing(1, 1, 9), tmp_path, **SETTINGS)
+    measure([], *data, Drawing(1, 1, 8), cache, **SETTINGS | {"classifier": "random-forest"})
+    measure([], *data, Drawing(1, 1, 9), cache, **SETTINGS)
     assert len(fitted) == 14
 
 
@@ -159,7 +159,7 @@ def test_figure_has_a_line_and_a_band_for_each_curve_and_the_table_its_means():
 def test_class_that_nobody_can_draw_is_refused(tmp_path, data_folder):
     train, test = open_data(data_folder, Labels((0, 1, 2), ("ground", "disc", "pore")), NAMES[:2])
     with pytest.raises(ValueError, match="no pixel of pore"):
-        measure([], train, test, Drawing(1, 1), tmp_path, **SETTINGS)
+        measure([], train, test, Drawing(1, 1), FeatureCache(tmp_path), **SETTINGS)
 
 
 def test_impossible_drawings_are_refused():
@@ -168,21 +168,22 @@ def test_impossible_drawings_are_refused():
             Drawing(**wrong)
 
 
-def run_main(monkeypatch, *options) -> None:
-    monkeypatch.setattr(sys, "argv", ["few_labels", *map(str, options)])
-    few_labels.main()
+def run_main(*options) -> int:
+    """The exit status of the command."""
+    with pytest.raises(SystemExit) as ended:
+        few_labels.main([str(option) for option in options])
+    return ended.value.code
 
 
-def test_command_writes_records_a_figure_and_a_table(tmp_path, data_folder, model_folder, monkeypatch, capsys):
+def test_command_writes_records_a_figure_and_a_table(tmp_path, data_folder, model_folder, capsys):
     options = ["--data", data_folder, "--classes", 0, 1, "--train-images", *NAMES[:2], "--models", model_folder]
     options += ["--names", "tiny", "--rounds", 1, "--seeds", 1, "--components", 4, "--window", 56, "--overlap", 14]
     options += ["--output-folder", tmp_path / "records", "--figure", tmp_path / "curve.png", "--cache", tmp_path / "c"]
     for wrong, message in ((["--width", 2], "its width 1, 3, 5"), (["--overlap", 50], "overlap by less than half")):
-        with pytest.raises(SystemExit):
-            run_main(monkeypatch, *options, *wrong)
+        assert run_main(*options, *wrong) == 2
         assert message in capsys.readouterr().err
         assert not (tmp_path / "records").exists()
-    run_main(monkeypatch, *options)
+    assert run_main(*options) == 0
     (path,) = (tmp_path / "records").iterdir()
     record = read_record(path)
     assert path.name == f"trainable_segmentation-{data_folder.name}-tiny.json"

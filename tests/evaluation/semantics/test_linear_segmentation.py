@@ -17,12 +17,13 @@ from torch import nn
 
 from alibi_dinov2.features.backbone import Backbone, load_backbone, preprocess
 from alibi_dinov2.features.feature_cache import FeatureCache
+from alibi_dinov2.pictures.panels import DPI, ROW_HEIGHT
 from evaluation.position.noise import noise_images
 from evaluation.semantics import linear_segmentation
 from evaluation.semantics.linear_segmentation import (
     TRANSFORMS,
+    Features,
     TrainingSamples,
-    extract,
     measure,
     restore_features,
     summarise,
@@ -32,7 +33,6 @@ from evaluation.semantics.linear_segmentation import (
 from evaluation.semantics.miou import VOID, confusion_matrix
 from evaluation.semantics.segmentation_data import Labels, open_data
 from evaluation.semantics.segmentation_head import HeadSettings, LinearHead, predict, train_head, train_step
-from evaluation.semantics.segmentation_panel import class_colours, segmentation_panel
 from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor
 
 
@@ -160,15 +160,17 @@ def test_finished_head_is_not_trained_again_and_a_damaged_checkpoint_is_refused(
 
 @pytest.mark.parametrize("transform", TRANSFORMS)
 @pytest.mark.parametrize("grid", [(4, 4), (3, 5), (5, 2)])
-def test_transforms_are_undone(random_pixels, transform, grid):
+def test_transforms_are_undone(random_pixels, tiny_model, transform, grid):
     def patch_means(pixels: torch.Tensor) -> np.ndarray:
         return pixels[0].unfold(1, 14, 14).unfold(2, 14, 14).mean((-2, -1)).permute(1, 2, 0).numpy()
 
+    backbone = Backbone(tiny_model(), Dinov2AlibiImageProcessor(), "source", "name")
     pixels = random_pixels(1, *grid)
-    changed = transform_pixels(pixels, transform, (14, 14))
+    changed = transform_pixels(pixels, transform, (14, 28))
     assert (changed.shape == pixels.shape and torch.equal(changed, pixels)) == (transform == "none")
     # Sums of the same numbers in another order.
-    np.testing.assert_allclose(restore_features(patch_means(changed), transform), patch_means(pixels), atol=1e-6)
+    restored = restore_features(patch_means(changed), transform, (1, 2), backbone)
+    np.testing.assert_allclose(restored, patch_means(pixels), atol=1e-6)
 
 
 def test_roll_leaves_the_students_features_and_changes_the_teachers(tiny_model, tiny_teacher):
@@ -213,20 +215,41 @@ def model_folder(tmp_path, tiny_model):
 
 def test_training_masks_have_the_size_of_the_backbones_pixels_or_a_smaller_one(tmp_path, data_folder, model_folder):
     train, _ = open_data(data_folder, Labels((3, 8)))
-    cache = FeatureCache(tmp_path / "cache")
-    keys = extract(load_backbone(model_folder), train, 140, cache)
+    features = Features(load_backbone(model_folder), train, 140, FeatureCache(tmp_path / "cache")).extract()
     for pixels in (14, 7, 1):
-        samples = TrainingSamples(train, cache, keys, (pixels, pixels))
+        samples = TrainingSamples(features, (pixels, pixels))
         for index in range(len(samples)):
-            features, mask = samples[index]
-            assert mask.shape == (features.shape[0] * pixels, features.shape[1] * pixels)
+            found, mask = samples[index]
+            assert mask.shape == (found.shape[0] * pixels, found.shape[1] * pixels)
             assert set(np.unique(mask)) == {0, 1, VOID}
             # The edge stays in its place, to a pixel.
             edge = (20 + 12 * index) / (84 + 10 * index)
             assert abs((mask[0] == 1).mean() - edge) <= 1 / mask.shape[1]
-    cache.files.path(keys[1]).unlink()
-    with pytest.raises(OSError, match="was removed or damaged meanwhile"):
-        samples[1]
+
+
+def test_features_that_were_removed_meanwhile_are_computed_again(tmp_path, data_folder, model_folder, monkeypatch):
+    train, _ = open_data(data_folder, Labels((3, 8)))
+    backbone, cache = load_backbone(model_folder), FeatureCache(tmp_path / "cache")
+    features = Features(backbone, train, 70, cache).extract()
+    before = [features[index] for index in range(5)]
+    cache.files.path(features.keys[1]).unlink()
+    cache.files.path(features.keys[3]).write_bytes(b"damaged")
+    computed = []
+    compute = features.compute
+    monkeypatch.setattr(features, "compute", lambda index: computed.append(index) or compute(index))
+    for index in range(5):
+        np.testing.assert_array_equal(features[index], before[index])
+    assert computed == [1, 3]
+
+
+def test_cache_that_holds_nothing_gives_the_same_features(tmp_path, data_folder, model_folder):
+    train, _ = open_data(data_folder, Labels((3, 8)))
+    backbone = load_backbone(model_folder)
+    kept = Features(backbone, train, 70, FeatureCache(tmp_path / "large")).extract()
+    full = FeatureCache(tmp_path / "none", limit=0)
+    for index, features in enumerate(Features(backbone, train, 70, full).extract()):
+        np.testing.assert_array_equal(features, kept[index])
+    assert not list((tmp_path / "none").rglob("*.safetensors"))
 
 
 def test_score_is_over_all_pixels_of_all_images(tmp_path, data_folder, model_folder, monkeypatch):
@@ -279,7 +302,8 @@ def test_command_writes_record_panel_and_a_segmenter_that_a_fresh_process_loads(
     assert status == 0
     record = json.loads((tmp_path / "r.json").read_text())
     assert f"{record['metrics']['miou']:8.4f}" in printed
-    assert Image.open(tmp_path / "panel.png").height > 4 * 259
+    with Image.open(tmp_path / "panel.png") as picture:
+        assert picture.height > 4 * ROW_HEIGHT * DPI, "a row for each image"
 
     script = (
         "import sys, torch, numpy as np\n"
@@ -323,7 +347,7 @@ def test_wrong_input_ends_with_a_message(tmp_path, data_folder, model_folder, ti
     expected = {
         "unknown label": "1.png has unknown labels: 7",
         "other size": "1.png has 5×5 pixels",
-        "missing mask": "have no mask of the same name",
+        "missing mask": "1.png: there is no mask of the same name",
         "only void": "All pixels of the masks of data train are void",
         "void validation": "All pixels of the masks of data validation are void",
         "head after a removal": "The head was trained after blank-channels, which a saved segmenter would not do",
@@ -353,26 +377,3 @@ def test_wrong_input_ends_with_a_message(tmp_path, data_folder, model_folder, ti
     assert expected in error
     assert not output.exists()
     assert not (tmp_path / "cache").exists()
-
-
-def test_colours_are_those_of_voc():
-    colours = class_colours()
-    assert [tuple(colours[label]) for label in (0, 1, 2, 15, 20, 255)] == [
-        *((0, 0, 0), (128, 0, 0), (0, 128, 0), (192, 128, 128), (0, 64, 128), (224, 224, 192))
-    ]
-    assert len(np.unique(colours, axis=0)) == 256
-
-
-def test_panel_shows_image_truth_and_prediction():
-    image = Image.new("RGB", (80, 60), (10, 20, 30))
-    truth, prediction = np.full((60, 80), 1, dtype=np.uint8), np.full((60, 80), 2, dtype=np.uint8)
-    truth[:, 40:] = VOID
-    panel = segmentation_panel([image], [truth], [prediction], ["a", "b", "c"])
-    width = 345
-    row = [panel.getpixel((x, 150)) for x in (20, width + 26, width + 306, 2 * width + 32, 2 * width + 312)]
-    void = tuple(class_colours()[VOID])
-    assert row == [(10, 20, 30), (128, 0, 0), void, (0, 128, 0), void]
-    # The legend has the two classes that are to be seen.
-    below = np.asarray(panel)[24 + 6 + 259 + 6 :].reshape(-1, 3)
-    assert all((below == colour).all(1).any() for colour in ((128, 0, 0), (0, 128, 0)))
-    assert not (below == void).all(1).any()

@@ -163,7 +163,7 @@ def test_unknown_labels_are_refused_by_name(write, tmp_path):
 def test_missing_partner_is_refused_by_name(write, tmp_path, what):
     write("images", "masks", (0, 1))
     (tmp_path / f"{what}s" / "n1.png").unlink()
-    with pytest.raises(ValueError, match=rf"1 of 2 files have no {what} of the same name, among them .*n1\.png"):
+    with pytest.raises(ValueError, match=rf"n1\.png: there is no {what} of the same name"):
         folder_samples(tmp_path / "images", tmp_path / "masks")
 
 
@@ -176,10 +176,10 @@ def test_two_files_of_one_name_are_refused(write, tmp_path):
 
 def test_masks_must_be_labels(tmp_path):
     IMAGES[0].save(tmp_path / "colours.png")
-    with pytest.raises(ValueError, match=r"colours\.png has the mode RGB; a mask has one 8-bit label"):
+    with pytest.raises(ValueError, match=r"colours\.png has colours; labels are one number for each pixel"):
         read_mask(tmp_path / "colours.png", "colours.png")
     (tmp_path / "broken.png").write_bytes((tmp_path / "colours.png").read_bytes()[:200])
-    with pytest.raises(ValueError, match=r"broken\.png cannot be read as a mask"):
+    with pytest.raises(ValueError, match=r"broken\.png cannot be read as an image"):
         read_mask(tmp_path / "broken.png", "broken.png")
     Image.fromarray(np.array([[True, False]])).save(tmp_path / "bits.png")
     np.testing.assert_array_equal(read_mask(tmp_path / "bits.png", "bits.png"), [[1, 0]])
