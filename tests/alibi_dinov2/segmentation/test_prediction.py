@@ -31,7 +31,8 @@ def saved(tmp_path_factory):
     (folder / "images").mkdir()
     for number in (1, 2):
         Image.fromarray(materials(number)[0]).save(folder / "images" / f"{number}.png")
-    tifffile.imwrite(folder / "images" / "stack.tif", np.stack([materials(n)[0] for n in (3, 4, 5)]))
+    stack = np.stack([materials(number)[0] for number in (3, 4, 5)])
+    tifffile.imwrite(folder / "images" / "stack.tif", stack, photometric="minisblack")
     return folder
 
 
