@@ -73,9 +73,9 @@ def test_what_is_no_contrast_is_refused(setting):
 
 
 def test_values_that_no_range_shows_are_refused(tmp_path):
-    values = np.geomspace(1e-30, 1e30, 6400).reshape(80, 80)
+    values = np.geomspace(1e-30, 1e30, 64).repeat(100).reshape(80, 80)
     tifffile.imwrite(tmp_path / "wide.tif", values)
-    with open_image(tmp_path / "wide.tif") as image, pytest.raises(ValueError, match=r"wide\.tif: of 6400 different"):
+    with open_image(tmp_path / "wide.tif") as image, pytest.raises(ValueError, match=r"wide\.tif: of 64 different"):
         image.read(0, *WHOLE)
 
 
