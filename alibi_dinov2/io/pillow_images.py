@@ -82,8 +82,9 @@ def sampled_image(pixels: np.ndarray, lossy: str = "") -> StoredImage:
 
 def palette_of(image: Image.Image) -> np.ndarray:
     """The colours of a palette image, `(256, 3)` uint8, with transparency `(256, 4)`."""
-    swatch = Image.frombytes("P", (256, 1), bytes(range(256)))
-    swatch.palette, swatch.info = image.palette, image.info
+    # An image of all indices with everything that belongs to the palette, of which Pillow keeps a part out of sight.
+    swatch = image.crop((0, 0, 256, 1))
+    swatch.frombytes(bytes(range(256)))
     return np.asarray(swatch.convert("RGBA" if image.has_transparency_data else "RGB"))[0]
 
 

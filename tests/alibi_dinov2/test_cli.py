@@ -14,12 +14,16 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from safetensors.numpy import load_file
 
-from alibi_dinov2 import cli as segment
+from alibi_dinov2 import cli
+from alibi_dinov2.features.backbone import load_backbone
+from alibi_dinov2.features.dense_features import dense_features
+from alibi_dinov2.io.images import read_image
 from alibi_dinov2.io.open_image import open_image
+from alibi_dinov2.io.partial_result import PartialResult
 from alibi_dinov2.pictures.colours import class_colours
 from alibi_dinov2.pictures.overlays import outlines, overlay
-from alibi_dinov2.segmentation import prediction
 from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
 from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor
 
@@ -58,9 +62,9 @@ def run(folder, monkeypatch, capsys):
     """`run(*words)`: run a command; its exit status and what it printed to both streams."""
 
     def command(*words):
-        monkeypatch.setattr(sys, "argv", ["segment", *map(str, words)])
+        monkeypatch.setattr(sys, "argv", ["alibi-dinov2", *map(str, words)])
         with pytest.raises(SystemExit) as stop:
-            segment.main()
+            cli.main()
         return stop.value.code, *capsys.readouterr()
 
     return command
@@ -181,18 +185,18 @@ def test_killed_prediction_goes_on_to_the_same_pixels(folder, fit, predict, monk
     process = subprocess.Popen(
         [sys.executable, "-m", "alibi_dinov2.cli", "predict", *map(str, words)], stderr=subprocess.DEVNULL
     )
-    journal = folder / "out" / ".large.tif.partial" / "done.json"
+    journal = folder / "out" / ".large.tif.partial" / "0.json"
     while not journal.exists() and process.poll() is None:
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (folder / "out" / "large.tif").exists(), "killed too late to tell"
-    done = json.loads(journal.read_text())["done"]
+    done = json.loads(journal.read_text())
     assert 1 <= len(done) < 9
     written = []
     with monkeypatch.context() as patch:
-        write = prediction.TiledPrediction.write
-        patch.setattr(prediction.TiledPrediction, "write", lambda *block: (written.append(block[1:3]), write(*block)))
+        write = PartialResult.write
+        patch.setattr(PartialResult, "write", lambda *block: (written.append(block[1:3]), write(*block)))
         assert predict(images="large")[0] == 0
     assert len(written) == 9 - len(done), "what was done was done again"
     resumed = (folder / "out" / "large.tif").read_bytes()
@@ -301,14 +305,82 @@ def test_results_within_the_folder_of_images_are_no_images(folder, fit, run):
         assert "out/" not in said
 
 
+def test_the_table_grows_with_every_call(folder, fit, predict):
+    fit()
+    assert predict(images="images/sub")[0] == 0
+    before = table(folder)
+    assert {row["file"] for row in before} == {"stack.tif"}
+    assert predict(images="train")[0] == 0
+    assert {row["file"] for row in table(folder)} == {"one.png", "stack.tif"}
+    assert [row for row in table(folder) if row["file"] == "stack.tif"] == before
+    (folder / "out" / "fractions.csv").write_text("a user's own")
+    status, _, complaints = predict()
+    assert status == 2
+    assert "fractions.csv is no table of this command" in complaints
+    assert (folder / "out" / "fractions.csv").read_text() == "a user's own"
+
+
+def test_channels_that_are_no_colours_are_asked_for(folder, fit, predict):
+    fit()
+    two = np.stack([halves(*SIZE[::-1]), halves(*SIZE[::-1], 1)])
+    tifffile.imwrite(folder / "images" / "two.tif", two, imagej=True, metadata={"axes": "CYX"})
+    status, _, complaints = predict()
+    assert status == 1
+    assert "two.tif has the channels 0, 1; choose one" in complaints
+    assert not (folder / "out" / "two.tif").exists()
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "npy", "h5"])
+def test_features_are_those_of_the_backbone(folder, run, kind):
+    if kind == "h5":
+        h5py = pytest.importorskip("h5py", reason="needs h5py")
+    words = ("--images", folder / "images", "--size", 56, "--format", kind, "--output", folder / "features")
+    assert run("features", "--model", folder / "model", *words)[0] == 0
+    names = {"a.png": f"a.png.{kind}", "a.tif": f"a.tif.{kind}", "sub/stack.tif": f"sub/stack.{kind}"}
+    backbone = load_backbone(folder / "model")
+    for name, result in names.items():
+        path = folder / "features" / result
+        if kind == "h5":
+            with h5py.File(path) as file:
+                found = file["features"][()]
+        else:
+            found = np.load(path) if kind == "npy" else load_file(path)["features"]
+        (expected,) = dense_features(backbone, [read_image(folder / "images" / name)], 56)
+        first = found if found.ndim == 3 else found[0]
+        assert found.shape[:-3] == ((3,) if "stack" in name else ())
+        # The slices of a stack may go through the model together, which changes the order of sums.
+        np.testing.assert_allclose(first, expected, atol=1e-4)
+
+
+def test_features_of_pixels_have_common_components(folder, run):
+    words = ("--images", folder / "images", "--size", 56, "--components", 2, "--pixels", "--format", "npy")
+    assert run("features", "--model", folder / "model", *words, "--output", folder / "features")[0] == 0
+    assert np.load(folder / "features" / "a.png.npy").shape == (*SIZE[::-1], 2)
+    assert np.load(folder / "features" / "sub" / "stack.npy").shape == (3, *SIZE[::-1], 2)
+
+
+def test_pca_draws_a_column_for_each_model_and_size(folder, run):
+    words = ("--images", folder / "images", "--output", folder / "panel.png", "--size")
+    widths = []
+    for sizes in ((56,), (56, 84)):
+        status, said, _ = run("pca", "--models", folder / "model", *words, *sizes)
+        assert status == 0
+        assert "3 images" in said
+        with Image.open(folder / "panel.png") as picture:
+            widths.append(picture.width)
+    assert widths[0] < widths[1]
+    status, _, complaints = run("pca", "--models", folder / "model", folder / "model", *words, 56)
+    assert status == 2
+    assert "Models of the same name" in complaints
+
+
 def test_overlay_of_a_large_image_is_small_and_shows_both(tmp_path):
     height, width = 2100, 4100
     image, labels = halves(height, width), np.ones((height, width), dtype=np.uint8)
     labels[:, width // 2 :] = 2
     tifffile.imwrite(tmp_path / "image.tif", image)
-    tifffile.imwrite(tmp_path / "labels.tif", labels)
-    with open_image(tmp_path / "image.tif") as source, open_image(tmp_path / "labels.tif") as classes:
-        picture = np.asarray(overlay(source, classes, 0, [1, 2], ["left", "right"]))
+    with open_image(tmp_path / "image.tif") as source:
+        picture = np.asarray(overlay(source, labels, 0, [1, 2], ["left", "right"]))
     assert picture.shape[1] == width // 3
     for column, number, mean in ((300, 1, 29.5), (1000, 2, 179.5)):
         expected = 0.65 * mean + 0.35 * class_colours()[number]

@@ -164,12 +164,13 @@ def test_a_window_goes_through_the_backbone_once(deep, monkeypatch, tmp_path):
         return dense_features(backbone, images, size)
 
     monkeypatch.setattr(deep_features, "dense_features", watched)
-    image = ArrayImage(picture(90, 60))
+    pixels = picture(90, 60)
+    image = ArrayImage(pixels)
     for cache in (MemoryCache(), FeatureCache(tmp_path / "cache")):
         seen.clear()
         reduction = deep.fit([image], cache)
         first = deep.grid(image, 0, reduction, cache)
-        np.testing.assert_array_equal(deep.grid(ArrayImage(image.pixels.copy()), 0, reduction, cache), first)
+        np.testing.assert_array_equal(deep.grid(ArrayImage(pixels.copy()), 0, reduction, cache), first)
         assert seen == [WINDOW] * 4
 
 

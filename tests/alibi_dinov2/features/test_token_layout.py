@@ -233,7 +233,7 @@ def test_names_of_the_table_stand_for_hub_ids(monkeypatch, tmp_path):
         asked.append(source)
         raise OSError("not here")
 
-    monkeypatch.setattr("alibi_dinov2.features.dense_features.AutoConfig.from_pretrained", from_pretrained)
+    monkeypatch.setattr("alibi_dinov2.features.backbone.AutoConfig.from_pretrained", from_pretrained)
     for source in ("mae-b", "some/model"):
         with pytest.raises(OSError, match="not here"):
             load_backbone(source)

@@ -2,14 +2,18 @@
 """Regions of files of every kind have the values of the whole image, and wrong files are named."""
 
 import tracemalloc
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
 
+from alibi_dinov2.io.cells import CachedCells
 from alibi_dinov2.io.images import read_image
 from alibi_dinov2.io.open_image import open_image
+from alibi_dinov2.io.pillow_images import open_pillow
+from alibi_dinov2.io.sliced_image import SlicedImage
 from tests.alibi_dinov2.io.grey_levels import expected_rgb
 
 HEIGHT, WIDTH = 67, 90
@@ -109,8 +113,8 @@ STACKS = {
     "pages": {"compression": "zlib", "rowsperstrip": 7},
     "tiles": {"compression": "zlib", "tile": (16, 16)},
     "one page for all": {"truncate": True},
-    "ImageJ": {"imagej": True},
-    "OME": {"ome": True, "compression": "zlib"},
+    "ImageJ": {"imagej": True, "metadata": {"axes": "ZYX"}},
+    "OME": {"ome": True, "compression": "zlib", "metadata": {"axes": "TYX"}},
 }
 
 
@@ -152,14 +156,15 @@ def test_truncated_stack_does_not_pass_for_a_shorter_one(tmp_path, kind, share):
         read_all(path)
 
 
-def test_stack_of_a_compression_for_pillow_has_its_slices_too(tmp_path):
+def test_stack_that_pillow_reads_has_its_slices_too(tmp_path):
     pages = [Image.fromarray(page) for page in GREY]
     pages[0].save(tmp_path / "stack.tif", save_all=True, append_images=pages[1:], compression="tiff_lzw")
-    with open_image(tmp_path / "stack.tif") as image:
-        assert isinstance(image.pages, PillowPages)
-        assert image.slices == 3
-    for index in (2, 0):
-        require_regions(tmp_path / "stack.tif", expected_rgb(GREY[index]), index)
+    with ExitStack() as resources, open_image(tmp_path / "stack.tif") as image:
+        by_pillow = SlicedImage(open_pillow(tmp_path / "stack.tif", resources), "stack.tif")
+        for found in (image, by_pillow):
+            assert (found.slices, found.shape) == (3, (HEIGHT, WIDTH))
+            for index in (2, 0):
+                np.testing.assert_array_equal(found.read(index, *REGIONS[0]), expected_rgb(GREY[index]))
 
 
 def test_separate_colour_planes_are_one_image(tmp_path):
@@ -168,18 +173,18 @@ def test_separate_colour_planes_are_one_image(tmp_path):
         require_regions(tmp_path / "planes.tif", RGB)
 
 
-def test_palette_of_16_bits_is_refused(tmp_path):
-    colours = np.zeros((3, 65536), np.uint16)
+def test_palette_of_16_bits_has_its_colours(tmp_path):
+    colours = np.random.default_rng(3).integers(0, 65536, (3, 65536), dtype=np.uint16)
     tifffile.imwrite(tmp_path / "palette.tif", GREY_16, photometric="palette", colormap=colours)
-    with pytest.raises(ValueError, match="its palette is for uint16; 8 bits are read"):
-        open_image(tmp_path / "palette.tif")
+    require_regions(tmp_path / "palette.tif", (colours.T[GREY_16] // 256).astype(np.uint8))
 
 
 def test_white_may_be_zero(tmp_path):
     for array in (GREY[0], GREY_16, GREY[0] > 99):
         tifffile.imwrite(tmp_path / "image.tif", array, photometric="miniswhite")
-        require_regions(tmp_path / "image.tif", expected_rgb(~array))
-        np.testing.assert_array_equal(open_image(tmp_path / "image.tif").stored(0, *REGIONS[0], True)[..., 0], array)
+        require_regions(tmp_path / "image.tif", 255 - expected_rgb(array))
+        with open_image(tmp_path / "image.tif") as image:
+            np.testing.assert_array_equal(image.stored(0, *REGIONS[0])[..., 0], array)
 
 
 @pytest.mark.parametrize("compression", [None, "zlib"])
@@ -187,22 +192,27 @@ def test_white_may_be_zero(tmp_path):
 def test_dark_region_of_a_bright_stack_stays_dark(tmp_path, compression, scale):
     stack = np.stack([UNIT * 0.5, UNIT * scale])
     tifffile.imwrite(tmp_path / "stack.tif", stack, photometric="minisblack", compression=compression)
-    expected = np.round(stack[0] * np.float32(255 if scale == 1 else 1))
     with open_image(tmp_path / "stack.tif") as image:
-        np.testing.assert_array_equal(image.read(0, slice(5, 9), slice(0, 20))[..., 0], expected[5:9, :20])
+        found = image.read(0, slice(5, 9), slice(0, 20))
+    np.testing.assert_array_equal(found, expected_rgb(stack[0], stack)[5:9, :20])
+    assert found.max() < 140
 
 
-def test_strips_are_decoded_once_for_all_tiles_in_a_row(tmp_path):
-    tifffile.imwrite(tmp_path / "image.tif", GREY[0], compression="zlib", rowsperstrip=16)
+@pytest.mark.parametrize("layout", [{"rowsperstrip": 16}, {"tile": (32, 32)}])
+def test_strips_and_tiles_are_decoded_once(tmp_path, monkeypatch, layout):
+    tifffile.imwrite(tmp_path / "image.tif", GREY[0], compression="zlib", **layout)
+    decoded = []
+    read_cell = CachedCells.read_cell
+    monkeypatch.setattr(CachedCells, "read_cell", lambda *place: (decoded.append(place[1:]), read_cell(*place))[1])
     with open_image(tmp_path / "image.tif") as image:
         for left in range(0, WIDTH, 10):
             image.read(0, slice(20, 40), slice(left, left + 10))
-        # Strips 1 and 2, and the first one when the file was opened.
-        assert image.pages.segment.cache_info().misses == 3
+    assert decoded
+    assert len(decoded) == len(set(decoded))
 
 
 def test_region_of_a_large_image_takes_little_memory(tmp_path):
-    side, tile = 8192, np.zeros((256, 256), np.uint16)
+    side, tile = 16384, np.zeros((256, 256), np.uint16)
     tiles = (tile for _ in range((side // 256) ** 2))
     path = tmp_path / "large.tif"
     tifffile.imwrite(path, tiles, shape=(side, side), dtype=tile.dtype, tile=tile.shape, compression="zlib")
@@ -211,8 +221,9 @@ def test_region_of_a_large_image_takes_little_memory(tmp_path):
         image.read(0, slice(4000, 4200), slice(4000, 4200))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    # Four tiles of 128 KiB and what conversion takes of 200×200 pixels, not the 128 MiB of the image.
-    assert peak < 8 * 2**20
+    # What the contrast is found on, 2 million pixels as they are and counted, and the 128 tiles around them; not the
+    # 512 MiB of the image.
+    assert peak < 64 * 2**20
 
 
 def damaged(tmp_path, kind):
@@ -245,16 +256,6 @@ def test_damaged_png_and_missing_file_are_named(tmp_path):
             open_image(tmp_path / name)
 
 
-def test_image_too_large_for_pillow_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    Image.fromarray(RGB).save(tmp_path / "image.png")
-    with pytest.raises(ValueError, match=r"image\.png .*exceeds limit of 2000 pixels"):
-        open_image(tmp_path / "image.png")
-    Image.fromarray(RGB).save(tmp_path / "image.tif", compression="tiff_lzw")
-    with pytest.raises(ValueError, match=r"LZW.*requires the 'imagecodecs' package.*pip install.*exceeds limit"):
-        open_image(tmp_path / "image.tif")
-
-
 @pytest.mark.parametrize("options", [{}, {"compression": "zlib", "tile": (16, 16)}])
 def test_pixels_that_are_nan_are_counted(tmp_path, options):
     array = UNIT.copy()
@@ -263,16 +264,16 @@ def test_pixels_that_are_nan_are_counted(tmp_path, options):
     tifffile.imwrite(tmp_path / "nan.tif", array, **options)
     with (
         open_image(tmp_path / "nan.tif") as image,
-        pytest.raises(ValueError, match=rf"nan\.tif has 3 NaN or infinite of {array.size} values"),
+        pytest.raises(ValueError, match=rf"nan\.tif has 3 NaN or infinite of {array.size} pixels"),
     ):
         image.read(0, slice(0, 2), slice(0, 2))
 
 
-@pytest.mark.parametrize("array", [UNIT - 0.5, UNIT * 300, GREY[0].astype(np.int16) - 9], ids=["minus", "300", "int"])
-def test_values_out_of_range_are_named(tmp_path, array):
-    tifffile.imwrite(tmp_path / "image.tif", array)
-    with (
-        open_image(tmp_path / "image.tif") as image,
-        pytest.raises(ValueError, match=r"image\.tif: The image has \w+ values from .*rescale it"),
-    ):
-        image.read(0, slice(0, 2), slice(0, 2))
+@pytest.mark.parametrize(
+    "array",
+    [UNIT - 0.5, UNIT * 300, UNIT * 1e-30, GREY[0].astype(np.int16) - 9, GREY_16.astype(np.int64) << 40],
+    ids=["minus", "300", "tiny", "int16", "int64"],
+)
+def test_values_of_any_range_are_read(tmp_path, array):
+    tifffile.imwrite(tmp_path / "image.tif", array, photometric="minisblack")
+    require_regions(tmp_path / "image.tif", expected_rgb(array))
