@@ -31,7 +31,7 @@ from evaluation.segmentation.biased_labels import (
 from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor
 from tests.drawn_panels import grid_of, pixel_at, texts_of
 
-SHIPPED = Path(__file__).parents[2] / "data" / "biased_labels"
+SHIPPED = Path(__file__).parents[3] / "data" / "biased_labels"
 RANDOM = np.random.default_rng(0)
 SIDE = 112
 SETTINGS = {"classifier": "logistic-regression", "components": 2, "window": SIDE, "overlap": 0}
@@ -96,9 +96,8 @@ def test_figures_of_sides_and_of_phases():
     phases, halves = material(), sides()
     labels = one_sided(phases)
     shift = (0, SIDE // 2)
-    followed = describe_prediction(
-        halves, count_conflicts(halves, halves, np.roll(halves, shift, axis=(0, 1))), labels, phases
-    )
+    carried = np.roll(halves, shift, axis=(0, 1))
+    followed = describe_prediction(halves, count_conflicts(halves, halves, carried), labels, phases)
     assert followed["position_explains"] == 1
     assert (followed["fraction_left"], followed["fraction_right"], followed["halves_difference"]) == (1, 0, 1)
     assert followed["classical_kappa"] < 0.3
@@ -120,9 +119,8 @@ def test_rolls_are_of_half_of_one_side_and_of_both():
     phases = material()
     conflicts = roll_conflicts(Fixed(), as_image(phases), phases)
     shifts = ((SIDE // 2, 0), (0, SIDE // 2), (SIDE // 2, SIDE // 2))
-    expected = [
-        count_conflicts(phases, rolled, rolled) for rolled in (np.roll(phases, shift, (0, 1)) for shift in shifts)
-    ]
+    carried = [np.roll(phases, shift, (0, 1)) for shift in shifts]
+    expected = [count_conflicts(phases, rolled, rolled) for rolled in carried]
     np.testing.assert_array_equal(conflicts, np.sum(expected, axis=0))
     assert conflicts[2] == 0
 
@@ -168,7 +166,7 @@ def test_panel_has_deep_features_above_classical_ones_for_each_model():
     # Labels hide the image; half of a prediction's colour lies over it.
     assert pixel_at(figure, drawn, 0.25, 0.25) == tuple(class_colours()[1].tolist())
     assert pixel_at(figure, drawn, 0.75, 0.75) == (100, 100, 100)
-    first, second = (tuple(np.round((100 + class_colours()[number]) / 2).astype(int).tolist()) for number in (1, 2))
+    first, second = (tuple(np.round((100.0 + class_colours()[number]) / 2).astype(int).tolist()) for number in (1, 2))
     assert [pixel_at(figure, axes, 0.5, 0.5) for axes in deep] == [first, second]
     assert [pixel_at(figure, axes, 0.5, 0.5) for axes in predictions] == [first, second, first]
 
@@ -190,7 +188,11 @@ def test_command_writes_records_and_a_picture(tmp_path, biased_folder, capsys):
             biased_labels.main([str(option) for option in options])
         return ended.value.code
 
-    for name, message in (("small", "its image"), ("one", "only class 1"), ("none", "none.png")):
+    for name, message in (
+        ("small", "has shape (111, 112), but image 1 is one of 112×112 pixels"),
+        ("one", "only class 1"),
+        ("none", "none.png"),
+    ):
         assert run(name) == 2
         assert message in capsys.readouterr().err
         assert not (tmp_path / "records").exists()
