@@ -201,7 +201,8 @@ def test_killed_prediction_goes_on_to_the_same_pixels(folder, fit, predict, monk
     assert len(written) == 9 - len(done), "what was done was done again"
     resumed = (folder / "out" / "large.tif").read_bytes()
     assert results(folder) == ["fractions.csv", "large.png", "large.tif"], "something is left of what was killed"
-    (folder / "out" / "large.tif").unlink()
+    for name in ("large.tif", "large.png"):
+        (folder / "out" / name).unlink()
     predict(images="large")
     assert (folder / "out" / "large.tif").read_bytes() == resumed
 
@@ -220,13 +221,20 @@ def test_full_disk_says_what_to_do_and_is_gone_on_from(folder, fit, predict, mon
     assert not [name for name in results(folder) if not name.startswith(".")]
     assert predict()[0] == 0
     assert len(table(folder)) == 2 * 5
+    # Only the table is left to be written.
+    (folder / "out" / "fractions.csv").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        assert "fractions.csv cannot be written" in predict()[2]
+    assert predict()[0] == 0
+    assert len(table(folder)) == 2 * 5
 
 
 def test_info_prints_what_a_segmenter_holds(folder, fit, run):
     fit("--class-names", "pore", "grain")
     status, said, _ = run("info", folder / "segmenter")
     assert status == 0
-    for fact in ("1 pore, 3 grain", "logistic-regression", str(folder / "model"), "numpy", "classical features  none"):
+    for fact in ("1 pore, 3 grain", "logistic-regression", "../model", "numpy", "classical features  none"):
         assert fact in said
 
 
