@@ -11,6 +11,7 @@ alibi-dinov2 pca --models M1 M2 --images FOLDER --output panel.png
 import argparse
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from alibi_dinov2.command import run
@@ -88,8 +89,12 @@ def predict(arguments: argparse.Namespace) -> int:
                 rows += fractions_of(name, found)
             else:
                 failures.append(str(found))
-    finally:
-        add_fractions(table, rows)
+    except BaseException:
+        # What stopped the work is told, not that the table cannot be written either; its rows come with the next call.
+        with suppress(OSError):
+            add_fractions(table, rows)
+        raise
+    add_fractions(table, rows)
     if os.environ.get("RANK", "0") == "0":
         print(fractions_text(rows))
     for failure in failures:

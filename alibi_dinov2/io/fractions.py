@@ -75,12 +75,18 @@ def add_fractions(path: Path, added: Sequence[Fraction]) -> None:
         files = {row.file for row in added}
         kept = [row for row in read_fractions(path) if row.file not in files]
         rows = sorted((*kept, *added), key=lambda row: (row.file, row.slice, row.number))
-        with new_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(COLUMNS)
-            writer.writerows(
-                (row.file, row.slice, row.number, row.name, row.pixels, f"{row.fraction:.6f}") for row in rows
-            )
+        try:
+            with new_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file, lineterminator="\n")
+                writer.writerow(COLUMNS)
+                writer.writerows(
+                    (row.file, row.slice, row.number, row.name, row.pixels, f"{row.fraction:.6f}") for row in rows
+                )
+        except OSError as error:
+            raise OSError(
+                f"{path} cannot be written ({error}). Make room on the disk, and allow writing there, and run the same "
+                "again."
+            ) from error
         lock.unlink(missing_ok=True)
 
 
