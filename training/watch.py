@@ -36,7 +36,8 @@ def watcher(
 
     def look(step: int, student: Dinov2AlibiModel) -> dict[str, Any]:
         training = student.training
-        backbone = Backbone(student.eval(), processor, str(run), "student")
+        # Weights that change with every step need no checksum, and those of a sharded student have none.
+        backbone = Backbone(student.eval(), processor, str(run), "student", weights_sha256=f"step {step}")
         maps = list(dense_features(backbone, images, size))
         student.train(training)
         if writes:
