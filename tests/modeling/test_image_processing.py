@@ -5,61 +5,24 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
 
 from modeling_alibi_dinov2 import (
     Dinov2AlibiImageProcessor,
 )
 from tests.comparison import assert_close
-
-SAME_PIXELS = "the same operations on the same 8-bit pixels"
-MEAN, STD = (np.array(values)[:, None, None] for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
-
-_random = np.random.default_rng(0)
-RGB = _random.integers(0, 256, (28, 42, 3), dtype=np.uint8)
-GREY = _random.integers(0, 256, (28, 42), dtype=np.uint8)
-ALPHA = _random.integers(0, 256, (28, 42), dtype=np.uint8)
-GREY_AS_RGB = np.stack([GREY] * 3, axis=-1)
-BINARY = GREY > 127
-
-
-@pytest.fixture
-def as_they_are():
-    """A processor that neither resizes nor crops 28×42 pixels."""
-    return Dinov2AlibiImageProcessor(do_resize=False, do_center_crop=False)
-
-
-@pytest.fixture
-def dinov2_processor():
-    """DINOv2's own."""
-    return BitImageProcessorPil(
-        size={"shortest_edge": 256},
-        crop_size={"height": 224, "width": 224},
-        image_mean=IMAGENET_DEFAULT_MEAN,
-        image_std=IMAGENET_DEFAULT_STD,
-    )
-
-
-def picture(height: int, width: int) -> Image.Image:
-    """A smooth colourful picture, so that a shift by a pixel or a swap of sides shows."""
-    rows, columns = np.mgrid[:height, :width]
-    channels = [rows * 255 / max(height - 1, 1), columns * 255 / max(width - 1, 1), (rows * columns) % 256]
-    return Image.fromarray(np.stack(channels, axis=-1).astype(np.uint8))
-
-
-def pixels_of(processor, image, **kwargs) -> torch.Tensor:
-    return processor(image, return_tensors="pt", **kwargs)["pixel_values"]
-
-
-def normalised(rgb: np.ndarray) -> np.ndarray:
-    """`(H, W, 3)`, 8-bit, as `(1, 3, H, W)`."""
-    return ((rgb.transpose(2, 0, 1) / 255 - MEAN) / STD)[None]
-
-
-def over_white(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    opacity = alpha[..., None] / 255
-    return np.round(opacity * rgb + (1 - opacity) * 255)
-
+from tests.modeling.pictures import (
+    ALPHA,
+    BINARY,
+    GREY,
+    GREY_AS_RGB,
+    RGB,
+    SAME_PIXELS,
+    STD,
+    normalised,
+    over_white,
+    picture,
+    pixels_of,
+)
 
 # --- sizes ----------------------------------------------------------------------------------------------------------
 
