@@ -265,7 +265,7 @@ class TrainableSegmenter(BaseEstimator):
 
         Raises:
             NotFittedError: nothing was learned.
-            ValueError: the classifier needs pickle to be saved, or the backbone has a removal.
+            ValueError: the backbone has a removal.
             FileExistsError: the folder exists and is not empty.
             OSError: it cannot be written to, or the disk is full; nothing is left of it then.
         """

@@ -266,7 +266,7 @@ WRONG_FITS = {
     "nothing": (LABELS * 0, (), "The labels mark nothing"),
     "names": (LABELS, ("--class-names", "one"), "There are 1 class names"),
     "no features": (LABELS, ("--no-deep",), "not allowed with argument"),
-    "pickle": (LABELS, ("--classifier", "random-forest"), "invalid choice: 'random-forest'"),
+    "classifier": (LABELS, ("--classifier", "svm"), "invalid choice: 'svm'"),
 }
 
 

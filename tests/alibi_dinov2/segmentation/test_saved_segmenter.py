@@ -59,13 +59,6 @@ def test_a_classical_segmenter_needs_no_backbone(tmp_path):
     assert found.fit(IMAGE, LABELS).identity_ is None
 
 
-def test_a_random_forest_cannot_be_saved(tmp_path):
-    found = TrainableSegmenter(classical=CLASSICAL, classifier="random-forest").fit(IMAGE, LABELS)
-    with pytest.raises(ValueError, match="pickle"):
-        found.save(tmp_path / "saved")
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     found = TrainableSegmenter(classical=CLASSICAL).fit(IMAGE, LABELS)
 
