@@ -18,6 +18,9 @@ IMAGES_NAME := 14 photographs that ship inside scikit-image and scikit-learn
 PROBE_SIZE := 518
 AGREEMENT_SIZE := 224
 
+# Tiny models gain nothing from threads; tests run side by side instead, a file at a time.
+test test-oldest: export OMP_NUM_THREADS := 1
+
 OLDEST := .venv-oldest
 OLDEST_TRANSFORMERS := 5.18.0
 
@@ -124,7 +127,7 @@ types: $(VENV)/installed
 # Without the wheel the tests that need it say that they are skipped.
 test: $(VENV)/installed
 	-test -e $(WHEEL) || $(MAKE) $(WHEEL)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 # The other end of the supported range, in an environment of its own.
 $(OLDEST)/installed: pyproject.toml constraints.txt
@@ -135,5 +138,5 @@ $(OLDEST)/installed: pyproject.toml constraints.txt
 	touch $@
 
 test-oldest: $(OLDEST)/installed $(VENV)/installed
-	$(OLDEST)/bin/python -m pytest
+	$(OLDEST)/bin/python -m pytest -n auto --dist loadfile
 	$(BIN)/python -m pytest tests/test_compatibility.py
