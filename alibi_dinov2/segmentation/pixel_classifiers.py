@@ -33,6 +33,7 @@ RECORD = "classifier.json"
 TREES, LEARNING_RATE, DEPTH = 100, 0.3, 8
 FOREST_TREES = 100
 SHARE = 0.05  # of the labelled pixels that a tree of a stroke forest sees
+LEAST_WEIGHT = 4  # of the pixels of a class, times the number of classes; strokes have far more
 ITERATIONS = 1000  # of logistic regression, at most; 24,000 pixels of micrographs needed 231
 
 
@@ -150,6 +151,8 @@ class BoostedTrees(Trees):
             "nthread": threads or 0,
         }
         weights = compute_sample_weight("balanced", classes)
+        # XGBoost splits nothing whose curvature, weight times p (1 − p), is below 1: a handful of pixels weigh more.
+        weights = weights * max(LEAST_WEIGHT * num_classes**2 / len(classes), 1.0)
         # A parameter `verbosity` would stay set for everybody else in the process.
         with xgboost.config_context(verbosity=0):
             samples = xgboost.QuantileDMatrix(features, classes, weight=weights, nthread=threads)

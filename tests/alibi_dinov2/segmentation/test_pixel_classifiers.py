@@ -144,12 +144,14 @@ def test_a_threshold_is_on_the_same_side_in_single_precision():
     np.testing.assert_array_equal(shares, tree.predict_proba(features).astype(np.float32))
 
 
-@pytest.mark.parametrize("count", [1, 2])
-def test_stroke_forest_learns_from_one_pixel_a_class(count):
-    features = np.array([[0.0, 0.0], [1.0, 1.0]], dtype=np.float32).repeat(count, axis=0)
-    classes = np.repeat([0, 1], count)
-    classifier = fit_classifier("stroke-forest", features, classes, 2, threads=1)
-    assert (classifier.predict_proba(np.array([[0.1, 0.2], [0.8, 0.9]])).argmax(axis=1) == [0, 1]).all()
+@pytest.mark.parametrize("num_classes", [2, 3, 9])
+@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("name", [name for name in CLASSIFIERS if name != "random-forest"])
+def test_a_pixel_or_two_of_each_class_are_learned_from(name, count, num_classes):
+    """All but the random forest, half of whose trees have not seen a class of which there is a single pixel."""
+    features = np.eye(num_classes, dtype=np.float32).repeat(count, axis=0)
+    classifier = fit_classifier(name, features, np.arange(num_classes).repeat(count), num_classes, threads=1)
+    assert (classifier.predict_proba(features).argmax(axis=1) == np.arange(num_classes).repeat(count)).all()
 
 
 @pytest.mark.parametrize("damage", [lambda content: content[:-9], lambda content: b"", lambda content: content + b" "])
