@@ -23,6 +23,7 @@ from alibi_dinov2.features.deep_features import DeepFeatures
 from alibi_dinov2.features.feature_cache import DEFAULT_FOLDER, FeatureCache
 from alibi_dinov2.features.feature_files import FORMATS, export_features
 from alibi_dinov2.features.zoo import MODELS
+from alibi_dinov2.io.contrast import AUTO, Contrast
 from alibi_dinov2.io.files import require_new_folder
 from alibi_dinov2.io.fractions import TABLE, add_fractions, fractions_of, fractions_text, read_fractions
 from alibi_dinov2.io.images import read_image
@@ -52,11 +53,14 @@ def fit(arguments: argparse.Namespace) -> None:
         per_image=arguments.per_image,
         cache=FeatureCache(arguments.cache),
         class_names=arguments.class_names,
+        contrast=arguments.contrast,
+        channel=arguments.channel,
         seed=arguments.seed,
         progress=True,
     )
     marked = fit_files(segmenter, pairs)
     segmenter.save(arguments.output)
+    print(f"contrast: {segmenter.contrast_.describe()}")
     print(f"{arguments.output}: {len(segmenter.classes_)} classes from {marked} pixels of {len(pairs)} images")
 
 
@@ -122,6 +126,8 @@ def info(arguments: argparse.Namespace) -> None:
         "backbone's checksum": backbone.fingerprint if backbone else "none",
         "classical features": ", ".join(f"{name} {value}" for name, value in classical.items()) or "none",
         "sees": "colour" if settings.colour else "grey",
+        "contrast": Contrast.from_dict(settings.contrast).describe(),
+        "channel": parameters["channel"] if parameters["channel"] is not None else "not chosen",
         "versions": ", ".join(f"{name} {version}" for name, version in settings.versions.items()),
         "identity": settings.checksum,
     }
@@ -135,7 +141,16 @@ def features(arguments: argparse.Namespace) -> None:
     names = result_names(paths)
     targets = {name: arguments.output / names[name].with_suffix(f".{arguments.format}") for name in paths}
     backbone = load_backbone(arguments.model, own_device(arguments.device))
-    export_features(backbone, paths, targets, arguments.size, arguments.components, arguments.pixels)
+    export_features(
+        backbone,
+        paths,
+        targets,
+        arguments.size,
+        arguments.components,
+        arguments.pixels,
+        arguments.contrast,
+        arguments.channel,
+    )
     print(f"{arguments.output}: features of {len(paths)} images")
 
 
@@ -267,15 +282,23 @@ def main_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True)
     images = argparse.ArgumentParser(add_help=False)
     images.add_argument("--images", nargs="+", type=Path, required=True, help="images and folders of images")
+    seen = argparse.ArgumentParser(add_help=False)
+    seen.add_argument(
+        "--contrast",
+        default=AUTO,
+        help="how values become grey levels: auto (8-bit values as they are, others stretched), per-image, "
+        "full-range, or low,high",
+    )
+    seen.add_argument("--channel", help="name or number of the channel that is seen, or of up to three, with commas")
     images.add_argument("--device", default="cpu", help="where the backbone runs, such as cpu or cuda")
     cache = argparse.ArgumentParser(add_help=False)
     cache.add_argument("--cache", type=Path, default=DEFAULT_FOLDER, help="folder for features; may be removed later")
-    add_fit(commands, [images, cache])
+    add_fit(commands, [images, seen, cache])
     add_predict(commands, [images, cache])
     describing = commands.add_parser("info", help="print what a saved segmenter holds")
     describing.add_argument("segmenter", type=Path, help="folder that fit wrote")
     describing.set_defaults(command=info)
-    add_features(commands, [images])
+    add_features(commands, [images, seen])
     add_pca(commands, [images])
     return parser
 

@@ -24,6 +24,8 @@ from tqdm.auto import tqdm
 from alibi_dinov2.features.backbone import Backbone
 from alibi_dinov2.features.deep_features import MAX_PATCHES, Reduction, fit_reduction
 from alibi_dinov2.features.dense_features import dense_features
+from alibi_dinov2.io.channels import Channel
+from alibi_dinov2.io.contrast import AUTO, Setting
 from alibi_dinov2.io.files import new_file
 from alibi_dinov2.io.image_regions import ImageRegions
 from alibi_dinov2.io.open_image import open_image
@@ -111,7 +113,7 @@ def write_hdf5(path: Path, array: np.ndarray, facts: dict[str, Any]) -> None:
     try:
         import h5py
     except ModuleNotFoundError as error:
-        raise ImportError("h5py is missing; install it: pip install 'alibi-dinov2[hdf5]'.") from error
+        raise ImportError("h5py is missing; install it: pip install 'alibi-dinov2[microscopes]'.") from error
     axes = "zyxc"[-array.ndim :]
     tags = [{"key": key, "typeFlags": AXIS_TYPES[key], "resolution": 0, "description": ""} for key in axes]
     with h5py.File(path, "w") as file:
@@ -128,6 +130,8 @@ def export_features(
     size: int,
     components: int | None = None,
     pixels: bool = False,
+    contrast: Setting = AUTO,
+    channel: Channel = None,
 ) -> None:
     """Write the features of image files.
 
@@ -139,6 +143,7 @@ def export_features(
         components: how many principal components, which all images have in common, are left of the channels; if not
             given, the channels are written as they are.
         pixels: whether to write features of pixels instead of patches.
+        contrast, channel: see `open_image`.
 
     Raises:
         ValueError: an image cannot be read, or what `write_features` and `common_components` raise.
@@ -146,7 +151,7 @@ def export_features(
     """
 
     def of_file(path: Path) -> np.ndarray:
-        with open_image(path) as image:
+        with open_image(path, contrast=contrast, channel=channel) as image:
             return features_of(backbone, image, size)
 
     reduction = None
@@ -161,7 +166,7 @@ def export_features(
         if reduction is not None:
             features = reduction(features)
         if pixels:
-            with open_image(path) as image:
+            with open_image(path, channel=channel) as image:
                 features = upsampled(features, image.shape)
         facts = {"image": name.as_posix(), "model": backbone.name, "size": size, "components": components or 0}
         write_features(targets[name], features, facts)

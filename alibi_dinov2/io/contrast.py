@@ -96,6 +96,8 @@ class Contrast:
         if self.rule == RANGE:
             return self
         ranges = [self.found(column, bits) for column in values.T]
+        if len(set(ranges)) == 1:
+            ranges = ranges[:1]  # the same for all channels, and for images with another number of them
         low, high, tails = zip(*ranges, strict=True)
         return replace(self, low=low, high=high, dtype=values.dtype.name, tail=max(tails))
 

@@ -27,7 +27,7 @@ def roifile() -> Any:
     try:
         import roifile as library
     except ModuleNotFoundError as error:
-        raise ImportError("roifile is missing; install it: pip install 'alibi-dinov2[imagej]'.") from error
+        raise ImportError("roifile is missing; install it: pip install 'alibi-dinov2[microscopes]'.") from error
     return library
 
 

@@ -174,8 +174,7 @@ def require_decoder(page: Any) -> None:
     try:
         page.decode(None, 0)
     except (ValueError, NotImplementedError, TypeError) as error:
-        hint = ": pip install 'alibi-dinov2[images]'" if "imagecodecs" in str(error) else ""
-        raise NotImplementedError(f"{error}{hint}") from error
+        raise NotImplementedError(str(error)) from error
 
 
 def require_all_pages(file: Any) -> None:

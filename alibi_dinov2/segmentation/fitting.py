@@ -40,7 +40,7 @@ def fit_files(segmenter: TrainableSegmenter, pairs: Sequence[tuple[Path, Path]])
         ImportError, FileNotFoundError: as for `labels_of`.
     """
     with ExitStack() as stack:
-        images = [stack.enter_context(open_image(path)) for path, _ in pairs]
+        images = [stack.enter_context(open_image(path, channel=segmenter.channel)) for path, _ in pairs]
         labels = [labels_of(path, image, str(name)) for (name, path), image in zip(pairs, images, strict=True)]
         segmenter.fit(images, labels)
     return sum(int(np.count_nonzero(found)) for found in labels)

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from alibi_dinov2.io.files import new_file, sha256_of
 from alibi_dinov2.io.image_regions import ImageRegions
-from alibi_dinov2.io.open_image import open_image
+from alibi_dinov2.io.open_image import ImageFile, open_image
 from alibi_dinov2.io.pairing import normal, result_names
 from alibi_dinov2.io.partial_result import Layer, PartialResult
 from alibi_dinov2.io.tiled_tiff import Layout, read_description, read_page, write_result
@@ -105,6 +105,10 @@ class Job:
         facts = [self.segmenter.identity_, sha256_of(self.path), self.segmenter.features_.block_size]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
+    def opened(self) -> ImageFile:
+        """The image, seen as the segmenter has seen those that it learned from."""
+        return open_image(self.path, contrast=self.segmenter.contrast_, channel=self.segmenter.channel)
+
     @property
     def names(self) -> list[str]:
         """Names of the classes, their numbers if they have none."""
@@ -160,7 +164,7 @@ class Job:
         """
         description = self.description()
         if description is None:
-            with open_image(self.path) as image:
+            with self.opened() as image:
                 description = self.classify(image)
         if description is not None:
             self.complete(description)
@@ -225,7 +229,7 @@ class Job:
         slices = len(description["pixels"])
         if self.outputs.overlay and not picture.exists():
             middle = slices // 2
-            with open_image(self.path) as image, new_file(picture) as temporary:
+            with self.opened() as image, new_file(picture) as temporary:
                 classes = read_page(self.result, middle)
                 drawn = overlay(image, classes, middle, description["classes"], description["class_names"])
                 drawn.save(temporary, format="PNG")
@@ -255,7 +259,7 @@ class Job:
             raise ValueError(f"{self.result} has no class {unknown}; it has {description['classes']}.")
         names = dict(zip(description["classes"], description["class_names"], strict=True))
         rows: list[tuple[Any, ...]] = []
-        with open_image(self.path) as image, TemporaryFile(dir=self.result.parent) as raw:
+        with self.opened() as image, TemporaryFile(dir=self.result.parent) as raw:
             layout, shape = Layout.of(image), (slices, *image.shape)
             for index in range(slices):
                 labels, owners = instances(

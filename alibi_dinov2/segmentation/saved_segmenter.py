@@ -89,6 +89,7 @@ class SavedSettings:
         backbone: which one it was fitted with, if any.
         classes: numbers of the classes, ascending.
         colour: whether images are seen in colour.
+        contrast: how values become grey levels, see `Contrast`.
         files: SHA-256 of the other files, by name.
         versions: of the libraries.
     """
@@ -98,6 +99,7 @@ class SavedSettings:
     backbone: SavedBackbone | None
     classes: list[int]
     colour: bool
+    contrast: dict[str, Any]
     files: dict[str, str]
     versions: dict[str, str]
 

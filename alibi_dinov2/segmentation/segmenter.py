@@ -19,7 +19,9 @@ from alibi_dinov2.features.backbone import Backbone
 from alibi_dinov2.features.classical_features import ClassicalFeatures
 from alibi_dinov2.features.deep_features import DeepFeatures
 from alibi_dinov2.features.feature_cache import FeatureCache, MemoryCache
-from alibi_dinov2.io.image_regions import ImageRegions, Images, as_images
+from alibi_dinov2.io.channels import Channel
+from alibi_dinov2.io.contrast import AUTO, Contrast, Setting
+from alibi_dinov2.io.image_regions import ImageRegions, Images, as_images, fit_contrast
 from alibi_dinov2.io.labels import as_label_maps
 from alibi_dinov2.io.tiles import Block
 from alibi_dinov2.segmentation.labelled_pixels import choose_pixels, find_classes
@@ -45,11 +47,15 @@ class TrainableSegmenter(BaseEstimator):
         max_pixels: labelled pixels that the classifier learns from, 2 or more; if there are more, so many are drawn.
         cache: for the backbone's features; with a `FeatureCache` they are kept on disk, otherwise in memory.
         class_names: one for each class, in the order of their numbers.
+        contrast: how values become grey levels: `auto`, `per-image`, `full-range` or `(low, high)`; see `open_image`.
+            It is found once, on the images to learn from, and the same for all that are segmented later.
+        channel: of image files with several, the one that is seen, or up to three; see `open_image`.
         seed: of everything random.
         progress: whether to show bars.
 
     Attributes:
         classes_: numbers of the classes that were found in the labels, ascending, `(K,)` uint8.
+        contrast_: the contrast that was found; images that are no `SlicedImage` are RGB already.
         features_: what the classifier sees of pixels, fitted on the images to learn from.
         classifier_: what was fitted.
         identity_: SHA-256 of all that predictions depend on, once it was saved or loaded; `None` before.
@@ -68,6 +74,8 @@ class TrainableSegmenter(BaseEstimator):
         max_pixels: int = 50_000,
         cache: FeatureCache | MemoryCache | None = None,
         class_names: Sequence[str] | None = None,
+        contrast: Setting = AUTO,
+        channel: Channel = None,
         seed: int = 0,
         progress: bool = False,
     ) -> None:
@@ -82,6 +90,8 @@ class TrainableSegmenter(BaseEstimator):
         self.max_pixels = max_pixels
         self.cache = cache
         self.class_names = class_names
+        self.contrast = contrast
+        self.channel = channel
         self.seed = seed
         self.progress = progress
 
@@ -104,7 +114,9 @@ class TrainableSegmenter(BaseEstimator):
                 classes are marked.
         """
         deep = self.deep_features()
-        sources = as_images(images)
+        given = as_images(images)
+        contrast = fit_contrast(given, self.contrast)
+        sources = as_images(given, contrast)
         maps = as_label_maps(labels, sources)
         classes = find_classes(maps)
         if self.class_names is not None and len(self.class_names) != len(classes):
@@ -127,6 +139,7 @@ class TrainableSegmenter(BaseEstimator):
             self.seed,
         )
         self.classes_, self.features_, self.classifier_ = classes, features, classifier
+        self.contrast_: Contrast = contrast
         self.identity_: str | None = None
         return self
 
@@ -212,7 +225,7 @@ class TrainableSegmenter(BaseEstimator):
     ) -> np.ndarray:
         """An array of a whole image from what `parts` gives for the blocks of each slice."""
         self.require_fitted()
-        given = as_images(image)
+        given = as_images(image, self.contrast_)
         if len(given) > 1:
             raise ValueError(f"There are {len(given)} images; give them one after the other.")
         (source,) = given
@@ -239,6 +252,7 @@ class TrainableSegmenter(BaseEstimator):
             NotFittedError: the segmenter was not fitted.
         """
         self.require_fitted()
+        (image,) = as_images(image, self.contrast_)
         grid = None
         for number, block in enumerate(self.features_.blocks(image.shape)):
             if skip and skip(number):
@@ -276,14 +290,18 @@ class TrainableSegmenter(BaseEstimator):
                 f"A segmenter on {deep.backbone.name} cannot be saved: {deep.backbone.removal.name} is no model."
             )
         parameters = {name: value for name, value in self.get_params(deep=False).items() if name not in NOT_SAVED}
-        if self.class_names is not None:
-            parameters["class_names"] = list(self.class_names)
+        for name, value in parameters.items():
+            if isinstance(value, Contrast):
+                parameters[name] = value.to_dict()
+            elif isinstance(value, Sequence) and not isinstance(value, str):
+                parameters[name] = list(value)
         facts = {
             "parameters": parameters,
             "classical": asdict(self.classical) if self.classical else None,
             "backbone": SavedBackbone.of(deep.backbone, deep.fingerprint, folder) if deep else None,
             "classes": self.classes_.tolist(),
             "colour": self.features_.colour,
+            "contrast": self.contrast_.to_dict(),
         }
         self.identity_ = write_segmenter(folder, facts, self.features_.reduction, self.classifier_).checksum
 
@@ -318,7 +336,10 @@ class TrainableSegmenter(BaseEstimator):
             backbone = settings.backbone.load(folder, device)
         classical = ClassicalFeatures(**settings.classical) if settings.classical else None
         try:
-            segmenter = cls(backbone, classical, cache=cache, progress=progress, **settings.parameters)
+            parameters = dict(settings.parameters)
+            if isinstance(parameters.get("contrast"), dict):
+                parameters["contrast"] = Contrast.from_dict(parameters["contrast"])
+            segmenter = cls(backbone, classical, cache=cache, progress=progress, **parameters)
         except TypeError as error:
             raise ValueError(f"{folder} was saved by another version of this package ({error}).") from error
         deep = segmenter.deep_features()
@@ -328,6 +349,7 @@ class TrainableSegmenter(BaseEstimator):
                 "differ. Give that one, or fit again."
             )
         segmenter.classes_ = np.array(settings.classes, dtype=np.uint8)
+        segmenter.contrast_ = Contrast.from_dict(settings.contrast)
         segmenter.features_ = PixelFeatures(
             classical, deep, saved.reduction, settings.colour, cache or MemoryCache(), MemoryCache(), progress
         )

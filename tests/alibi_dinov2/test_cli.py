@@ -49,7 +49,7 @@ def folder(tmp_path, tiny_model):
     Image.fromarray(halves(*SIZE[::-1])).save(tmp_path / "train" / "one.png")
     Image.fromarray(LABELS).save(tmp_path / "labels" / "one.png")
     Image.fromarray(halves(*SIZE[::-1], 1)).save(tmp_path / "images" / "a.png")
-    tifffile.imwrite(tmp_path / "images" / "a.tif", halves(*SIZE[::-1], 2).astype(np.uint16) * 257)
+    tifffile.imwrite(tmp_path / "images" / "a.tif", halves(*SIZE[::-1], 2))
     pages = np.stack([halves(*SIZE[::-1], seed) for seed in (3, 4, 5)])
     tifffile.imwrite(tmp_path / "images" / "sub" / "stack.tif", pages, photometric="minisblack", compression="zlib")
     return tmp_path
