@@ -5,6 +5,8 @@ The weights are drawn ten times wider than Transformers draws them, so that atte
 a wrong bias, mask or order of tokens shows in the output.
 """
 
+import sys
+
 import pytest
 import torch
 from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
@@ -26,6 +28,16 @@ def randomise_special_tokens(model: torch.nn.Module) -> None:
     for name, parameter in model.named_parameters():
         if name.endswith(("cls_token", "register_tokens", "mask_token")):
             torch.nn.init.normal_(parameter)
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerator():
+    """Forget after a test what Accelerate keeps for the whole process: the first precision that was asked for."""
+    yield
+    if "accelerate.state" in sys.modules:
+        state = sys.modules["accelerate.state"]
+        state.AcceleratorState._reset_state(True)
+        state.GradientState._reset_state()
 
 
 @pytest.fixture(scope="session")

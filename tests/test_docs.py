@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every example of the README and of docs/ runs as it is written, in order, on tiny models and images."""
 
-import gc
-
 import pytest
-from accelerate.state import AcceleratorState, GradientState
 
 from tests.documentation import REPOSITORY, blocks, commands, copy_sandbox, make_sandbox, run_command
 from training.create_student import save_student
@@ -26,10 +23,7 @@ def sandbox(stand_ins, tmp_path, monkeypatch):
     """A folder with what the documents find beside them, as the working directory."""
     folder = copy_sandbox(stand_ins, tmp_path / "clone")
     monkeypatch.chdir(folder)
-    yield folder
-    AcceleratorState._reset_state(True)
-    GradientState._reset_state()
-    gc.collect()
+    return folder
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)

@@ -156,15 +156,9 @@ def test_terminated_run_saves_a_checkpoint_and_goes_on_from_it_bit_for_bit(tiny_
     path = tmp_path / "broken.json"
     write_json(path, asdict(broken))
     command = [sys.executable, "training/distill.py", "--config", str(path)]
-    process = subprocess.Popen(
-        command,
-        cwd=REPOSITORY,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},  # as here: sums in another order differ in the last bit
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}  # as here: sums in another order differ in the last bit
+    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, start_new_session=True, **streams)
     metrics = tmp_path / "broken" / "metrics.jsonl"
     wait_for(metrics, process)
     while len(read_metrics(metrics)) < 4:
