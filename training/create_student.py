@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, PreTrainedConfig, PreTrainedModel
 
+from alibi_dinov2.command import run
 from alibi_dinov2.io.files import new_folder, require_new_folder
 from modeling_alibi_dinov2 import Dinov2AlibiConfig, Dinov2AlibiImageProcessor, Dinov2AlibiModel
 from modeling_alibi_dinov2.configuration_alibi_dinov2 import METRICS, POSITION_ENCODINGS, SLOPES
@@ -127,14 +128,15 @@ def main() -> None:
     parser.add_argument("--alibi-slopes", choices=SLOPES, default="constant")
     add_bias_arguments(parser)
     parser.add_argument("--seed", type=int, default=0, help="for learned slopes, which start at random")
-    arguments = vars(parser.parse_args())
-    teacher, output, seed = (arguments.pop(name) for name in ("teacher", "output", "seed"))
-    torch.manual_seed(seed)
-    try:
-        save_student(teacher, output, **arguments)
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
-    print(f"{output}: student of {teacher}")
+
+    def command(arguments: argparse.Namespace) -> None:
+        choices = dict(vars(arguments))
+        teacher, output, seed = (choices.pop(name) for name in ("teacher", "output", "seed"))
+        torch.manual_seed(seed)
+        save_student(teacher, output, **choices)
+        print(f"{output}: student of {teacher}")
+
+    run(parser, command)
 
 
 if __name__ == "__main__":

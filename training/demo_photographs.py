@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from alibi_dinov2.command import run
 from alibi_dinov2.io.files import new_folder
 from alibi_dinov2.io.images import read_image
 from training.crops import random_box
@@ -56,9 +57,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", required=True, type=Path, help="folder to make")
     parser.add_argument("--seed", type=int, default=0, help="of the held-out crops")
-    arguments = parser.parse_args()
-    random = np.random.default_rng(arguments.seed)
-    try:
+
+    def command(arguments: argparse.Namespace) -> None:
+        random = np.random.default_rng(arguments.seed)
         with new_folder(arguments.output) as folder:
             for part in ("train", "held_out_crops"):
                 (folder / part).mkdir()
@@ -67,11 +68,9 @@ def main() -> None:
             for name, image in read_photographs(HELD_OUT).items():
                 for number, crop in enumerate(random_crops(image, random)):
                     crop.save(folder / "held_out_crops" / f"{name}_{number}.png")
-    except ModuleNotFoundError as error:
-        parser.error(f"{error.name} is missing; install the extra: pip install -e '.[demo]'")
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
-    print(f"{arguments.output}: photographs of scikit-image and scikit-learn")
+        print(f"{arguments.output}: photographs of scikit-image and scikit-learn")
+
+    run(parser, command)
 
 
 if __name__ == "__main__":

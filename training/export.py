@@ -16,9 +16,9 @@ from pathlib import Path
 
 import torch
 from transformers import AutoConfig, PreTrainedModel
-from transformers.utils import logging
 
 import modeling_alibi_dinov2
+from alibi_dinov2.command import run
 from alibi_dinov2.features.weights import require_same_tensors
 from alibi_dinov2.io.files import new_folder, require_new_folder, write_json
 from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor
@@ -135,14 +135,13 @@ def main() -> None:
     parser.add_argument("--images-name", required=True, help="what the model was distilled on, for the card")
     parser.add_argument("--half", action="store_true", help="write the weights in half precision")
     parser.add_argument("--base-model", help="Hub id of the teacher, if it has one")
-    arguments = parser.parse_args()
-    logging.disable_progress_bar()
-    try:
+
+    def command(arguments: argparse.Namespace) -> None:
         names = (arguments.teacher_name, arguments.images_name, arguments.base_model)
         export(arguments.student, arguments.output, *names, half=arguments.half)
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
-    print(f"{arguments.output}: ready for evaluation.report.publish")
+        print(f"{arguments.output}: ready for evaluation.report.publish")
+
+    run(parser, command)
 
 
 if __name__ == "__main__":

