@@ -3,15 +3,13 @@
 
     python -m training.export_onnx --model model_cards/alibi-dinov2-small --output alibi-dinov2-small-ONNX
 
-The bias is computed inside the graph from the height and width that come in. Each variant (`fp32`, `fp16`, and `q8`, whose
-weights have 8 bits) is compared with PyTorch on real images at several sizes; what differs too much is not written. The
-figures go into `parity.json`, and from there into the card.
+The bias is computed inside the graph from the height and width that come in. Each variant (`fp32`, `fp16`, and `q8`
+with weights of 8 bits) is compared with PyTorch on real images at several sizes; what differs too much is not written.
+The figures go into `parity.json`, and from there into the card.
 """
 
 import argparse
 import logging
-import shutil
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -91,8 +89,8 @@ def export_onnx(
         (folder / "onnx").mkdir()
         write_variants(model, folder / "onnx")
         figures = parity(model, processor, folder / "onnx", images)
-        keep_what_agrees(folder / "onnx", figures)
-        write_json(folder / CONFIG_NAME, transformers_js_config(model.config, [entry["dtype"] for entry in figures]))
+        shipped, left_out = keep_what_agrees(folder / "onnx", figures)
+        write_json(folder / CONFIG_NAME, transformers_js_config(model.config, [entry["dtype"] for entry in shipped]))
         write_json(folder / IMAGE_PROCESSOR_NAME, transformers_js_processor(processor, model.config))
         (folder / "LICENSE").write_text(licence_text(), encoding="utf-8")
         record = {
@@ -105,7 +103,8 @@ def export_onnx(
             "image_size": model.config.image_size,
             "patch_size": model.config.patch_size,
             "num_prefix_tokens": model.config.num_prefix_tokens,
-            "variants": figures,
+            "variants": shipped,
+            "left_out": left_out,
         }
         write_json(folder / PARITY, record)
         write_card(folder, Path(output).resolve().name, base_model)
@@ -172,18 +171,18 @@ def write_variants(model: Dinov2AlibiModel, folder: Path) -> None:
     graph = program.model_proto
     name_dimensions(graph)
     onnx.save(graph, single)
-    # Pixels and features stay in single precision, so that callers need not know which variant they have.
-    onnx.save(convert_float_to_float16(onnx.load(single), keep_io_types=True), half)
     with quiet():
         # Unsigned, a scale for each output channel: the products of signed weights overflow 16 bits on processors
         # without VNNI. The patches' projection stays as it is: it is small, and everything depends on it.
         quantize_dynamic(
             single, eight_bits, weight_type=QuantType.QUInt8, per_channel=True, op_types_to_quantize=["MatMul"]
         )
+    # Pixels and features stay in single precision, so that callers need not know which variant they have.
+    onnx.save(convert_float_to_float16(graph, keep_io_types=True), half)
 
 
 def name_dimensions(graph: Any) -> None:
-    """Give the dynamic dimensions of an `onnx.ModelProto`'s input and outputs names that say what they are, in place."""
+    """Name the dynamic dimensions of an `onnx.ModelProto`'s input and outputs by what they are, in place."""
     names = {INPUT: ["batch", None, "height", "width"], OUTPUTS[0]: ["batch", "tokens"], OUTPUTS[1]: ["batch"]}
     renamed: dict[str, str] = {}
     for value in (*graph.graph.input, *graph.graph.output):
@@ -221,7 +220,7 @@ def parity(
     """How well all variants in a folder agree with PyTorch.
 
     Returns:
-        For each of `VARIANTS` its name, its file, the file's bytes, and for each size the `mean` and `least` cosine of a
+        For each of `VARIANTS` its name, its file, the file's bytes, and by size the `mean` and `least` cosine of a
         token's features to PyTorch's, over all tokens of all images.
     """
     import onnxruntime
@@ -264,25 +263,29 @@ def pixels_at(processor: Dinov2AlibiImageProcessor, image: Image.Image, height: 
     return processor(image, size=size, do_center_crop=False, return_tensors="pt")["pixel_values"]
 
 
-def keep_what_agrees(folder: Path, figures: list[dict[str, Any]]) -> None:
-    """Remove variants that are too far from PyTorch, in place, from the folder and from the figures.
+def keep_what_agrees(
+    folder: Path, figures: Sequence[dict[str, Any]]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Remove the files of variants that are too far from PyTorch; the figures of those that stay, and of the others.
 
     Raises:
-        ValueError: it is one that must be there.
+        ValueError: a variant that must be there is too far.
     """
-    for variant, entry in zip(VARIANTS, list(figures), strict=True):
+    shipped, left_out = [], []
+    for variant, entry in zip(VARIANTS, figures, strict=True):
         least = min(cosine["least"] for cosine in entry["cosine"].values())
         if least >= variant.least_cosine:
-            continue
-        if variant.required:
+            shipped.append(entry)
+        elif variant.required:
             raise ValueError(
                 f"{variant.file} differs from PyTorch: the cosine of a token's features is {least:.6f}, and must be "
                 f"{variant.least_cosine} or more. Nothing was written; other versions of onnx and torch than those in "
                 "constraints.txt may be the reason."
             )
-        print(f"{variant.file} is left out: its least cosine is {least:.4f}, below {variant.least_cosine}.")
-        (folder / variant.file).unlink()
-        figures.remove(entry)
+        else:
+            (folder / variant.file).unlink()
+            left_out.append(entry)
+    return shipped, left_out
 
 
 def transformers_js_config(config: Dinov2AlibiConfig, dtypes: Sequence[str]) -> dict[str, Any]:
@@ -306,8 +309,8 @@ def transformers_js_config(config: Dinov2AlibiConfig, dtypes: Sequence[str]) -> 
 
 
 def transformers_js_processor(processor: Dinov2AlibiImageProcessor, config: Dinov2AlibiConfig) -> dict[str, Any]:
-    """The image processor for transformers.js: the shorter side becomes that of the configuration, the other follows the
-    image, and both are rounded down to whole patches."""
+    """The image processor for transformers.js: the shorter side becomes that of the configuration, the other follows
+    the image, and both are rounded down to whole patches."""
     return {
         "image_processor_type": "BitImageProcessor",
         "do_convert_rgb": True,
@@ -333,9 +336,10 @@ def main() -> None:
 
     def command(arguments: argparse.Namespace) -> None:
         record = export_onnx(arguments.model, arguments.output, find_images(arguments.images), arguments.base_model)
-        for entry in record["variants"]:
-            cosines = ", ".join(f"{size} {cosine['least']:.6f}" for size, cosine in entry["cosine"].items())
-            print(f"{entry['file']:<22}{entry['bytes'] / 1e6:6.1f} MB   least cosine to PyTorch: {cosines}")
+        for what, entries in (("written", record["variants"]), ("left out", record["left_out"])):
+            for entry in entries:
+                cosines = ", ".join(f"{size} {cosine['least']:.6f}" for size, cosine in entry["cosine"].items())
+                print(f"{entry['file']:<21}{entry['bytes'] / 1e6:6.1f} MB, {what}; least cosine to PyTorch: {cosines}")
         print(f"{arguments.output}: ready for transformers.js")
 
     run(parser, command)
