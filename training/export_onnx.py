@@ -30,6 +30,7 @@ from alibi_dinov2.features.weights import files_sha256, weights_files
 from alibi_dinov2.io.files import new_folder, require_new_folder, sha256_of, write_json
 from alibi_dinov2.io.images import find_images, read_image
 from modeling_alibi_dinov2 import Dinov2AlibiConfig, Dinov2AlibiImageProcessor, Dinov2AlibiModel
+from modeling_alibi_dinov2.configuration_alibi_dinov2 import as_pair
 from training.export import class_of, licence_text
 from training.onnx_card import PARITY, write_card
 
@@ -100,8 +101,9 @@ def export_onnx(
             },
             "images": {path.name: sha256_of(path) for path in images},
             "versions": {name: version(name) for name in ("torch", "transformers", "onnx", "onnxruntime")},
-            "image_size": model.config.image_size,
-            "patch_size": model.config.patch_size,
+            "image_size": min(as_pair(model.config.image_size)),
+            "patch_size": processor.patch_size,
+            "stride": model.config.stride_shape[0],
             "num_prefix_tokens": model.config.num_prefix_tokens,
             "variants": shipped,
             "left_out": left_out,
@@ -155,9 +157,9 @@ def write_variants(model: Dinov2AlibiModel, folder: Path) -> None:
         raise ImportError(f"Exporting to ONNX needs {error.name}: pip install -e '.[onnx]'") from error
 
     single, half, eight_bits = (folder / variant.file for variant in VARIANTS)
-    batch, rows, columns = TRACED_AT
-    patch = model.config.patch_size
-    pixels = torch.zeros(batch, model.config.num_channels, rows * patch, columns * patch)
+    batch, *grid = TRACED_AT
+    height, width = (count * side for count, side in zip(grid, model.config.patch_shape, strict=True))
+    pixels = torch.zeros(batch, model.config.num_channels, height, width)
     with torch.no_grad(), quiet():
         program = torch.onnx.export(
             Features(model),
@@ -168,7 +170,7 @@ def write_variants(model: Dinov2AlibiModel, folder: Path) -> None:
             output_names=OUTPUTS,
             verbose=False,
         )
-    graph = program.model_proto
+    graph = program.model_proto  # type: ignore[union-attr]  # None with `f` alone
     name_dimensions(graph)
     onnx.save(graph, single)
     with quiet():
@@ -183,7 +185,7 @@ def write_variants(model: Dinov2AlibiModel, folder: Path) -> None:
 
 def name_dimensions(graph: Any) -> None:
     """Name the dynamic dimensions of an `onnx.ModelProto`'s input and outputs by what they are, in place."""
-    names = {INPUT: ["batch", None, "height", "width"], OUTPUTS[0]: ["batch", "tokens"], OUTPUTS[1]: ["batch"]}
+    names = {INPUT: ("batch", "", "height", "width"), OUTPUTS[0]: ("batch", "tokens"), OUTPUTS[1]: ("batch",)}
     renamed: dict[str, str] = {}
     for value in (*graph.graph.input, *graph.graph.output):
         for dimension, name in zip(value.type.tensor_type.shape.dim, names[value.name], strict=False):
@@ -209,9 +211,12 @@ def quiet() -> Iterator[None]:
 def parity_sizes(config: Dinov2AlibiConfig) -> list[tuple[int, int]]:
     """Heights and widths at which variants are compared: 224, the size of the configuration, and one that is not
     square; for patches of 14 pixels and the published model 224×224, 518×518 and 322×518."""
-    patch = config.patch_size
-    small, large, between = (max(side // patch, 1) * patch for side in (224, config.image_size, 322))
-    return [(small, small), (large, large), (between, large)]
+    image, patch = as_pair(config.image_size), config.patch_shape
+
+    def rounded(height: int, width: int) -> tuple[int, int]:
+        return max(height // patch[0], 1) * patch[0], max(width // patch[1], 1) * patch[1]
+
+    return [rounded(224, 224), rounded(*image), rounded(322, image[1])]
 
 
 def parity(
@@ -315,8 +320,8 @@ def transformers_js_processor(processor: Dinov2AlibiImageProcessor, config: Dino
         "image_processor_type": "BitImageProcessor",
         "do_convert_rgb": True,
         "do_resize": True,
-        "size": {"shortest_edge": config.image_size},
-        "size_divisibility": config.patch_size,
+        "size": {"shortest_edge": min(as_pair(config.image_size))},
+        "size_divisibility": processor.patch_size,
         "resample": int(processor.resample),
         "do_center_crop": False,
         "do_rescale": True,
