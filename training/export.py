@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Student -> Hub folder: weights, configuration, image processor, the package's own files, licence and provenance.
 
+Among the package's files is `handler.py`, which an Inference Endpoint runs; `requirements.txt` says what it needs.
+
     python -m training.export --student runs/first/student --output model_cards/alibi-dinov2-small \\
         --teacher-name "DINOv2 ViT-S/14 with registers" --base-model facebook/dinov2-with-registers-small \\
         --images-name "the photographs of COCO-Stuff"
@@ -10,8 +12,9 @@ Whoever has the folder, or its copy on the Hub, loads it with `AutoModel.from_pr
 """
 
 import argparse
+import re
 import shutil
-from importlib.metadata import files
+from importlib.metadata import files, requires
 from pathlib import Path
 
 import torch
@@ -91,6 +94,7 @@ def export(
         for path in package_files():
             shutil.copyfile(path, folder / path.name)
         (folder / "LICENSE").write_text(licence_text(), encoding="utf-8")
+        (folder / "requirements.txt").write_text(endpoint_requirements(), encoding="utf-8")
         write_json(
             folder / "provenance.json",
             {
@@ -113,6 +117,12 @@ def licence_text() -> str:
     if licence is None:
         raise FileNotFoundError("The installed alibi-dinov2 has no LICENSE; install it again with `pip install -e .`.")
     return licence.read_text(encoding="utf-8")
+
+
+def endpoint_requirements() -> str:
+    """What an Inference Endpoint installs for `handler.py`, a line each; it has torch, for its own hardware."""
+    wanted = [line for line in requires("alibi-dinov2") or () if re.match(r"(numpy|pillow|transformers)\b", line)]
+    return "".join(f"{line}\n" for line in sorted(wanted))
 
 
 def class_of(folder: str | Path) -> type[PreTrainedModel]:

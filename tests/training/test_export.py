@@ -2,9 +2,6 @@
 """An exported folder is a model of its own: it loads where this repository is not."""
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -24,24 +21,17 @@ from modeling_alibi_dinov2 import (
     Dinov2AlibiModel,
 )
 from tests.comparison import assert_close
+from tests.stranger import run_as_stranger
 from training.create_student import save_student
 from training.export import export, package_files
 
-# Run in a new process whose import system no longer knows the repository, installed in editable mode though it may be.
-FORGET = """
-import sys
-sys.path[:] = [path for path in sys.path if path != sys.argv[1]]
-sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in repr(finder)]
-import importlib.util
-assert importlib.util.find_spec("modeling_alibi_dinov2") is None
-"""
 STRANGER = """
 import numpy as np
 import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModel, pipeline
 
-folder, image_path, output = sys.argv[2:]
+folder, image_path, output = sys.argv[1:]
 image = Image.open(image_path)
 processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=True)
 model = AutoModel.from_pretrained(folder, trust_remote_code=True)
@@ -77,16 +67,6 @@ def hub_folder(tmp_path, student_folder, teacher_folder):
     return tmp_path / "hub"
 
 
-def run_as_stranger(script: str, folder, *arguments) -> None:
-    """Run a script in a process of its own; it finds the repository's path and the arguments in `sys.argv`."""
-    repository = str(package_files()[0].parents[1])
-    environment = os.environ | {"HF_MODULES_CACHE": str(folder / "modules"), "HF_HUB_OFFLINE": "1"}
-    environment.pop("PYTHONPATH", None)
-    command = [sys.executable, "-c", FORGET + script, repository, *map(str, arguments)]
-    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-
-
 def test_stranger_loads_it_bit_for_bit(hub_folder, student_folder, tmp_path):
     image = noise_images(1, 64)[0]
     image.save(tmp_path / "image.png")
@@ -120,7 +100,7 @@ import numpy as np
 import torch
 import transformers
 
-folder, *names = sys.argv[2:]
+folder, *names = sys.argv[1:]
 pixels = torch.from_numpy(np.load(f"{folder}/pixels.npy"))
 for name in names:
     model = getattr(transformers, name).from_pretrained(f"{folder}/hub-{name}", trust_remote_code=True)
@@ -159,6 +139,7 @@ def test_folder_holds_all_that_reaches_the_hub(hub_folder):
     for reference in auto_map.values():
         module, name = reference.split(".")
         assert f"class {name}(" in (hub_folder / f"{module}.py").read_text()
+    assert (hub_folder / "requirements.txt").read_text().splitlines()
     assert not [path for path in hub_folder.rglob("*") if path.suffix in (".bin", ".pkl", ".pt", ".pth")]
 
 
