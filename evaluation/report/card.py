@@ -254,7 +254,7 @@ def render_card(
     records: Sequence[dict[str, Any]],
     compared: Sequence[dict[str, Any]] = (),
     figures: Mapping[str, str] | None = None,
-    examples: Sequence[str] = (),
+    examples: Mapping[str, str | None] | None = None,
 ) -> str:
     """Text of a model card.
 
@@ -267,7 +267,8 @@ def render_card(
         records: of this model.
         compared: records of others, for columns of their own in the table; they are no part of the metadata.
         figures: captions by the path of the picture in the model's folder.
-        examples: paths of example images in the model's folder.
+        examples: example images, each with the picture of what the model makes of it, if there is one; paths in the
+            model's folder.
 
     Raises:
         ValueError: the records contradict each other, or are of a task that no table knows.
@@ -283,7 +284,7 @@ def render_card(
         pipeline_tag=next((tag for suffix, tag in PIPELINES.items() if architecture.endswith(suffix)), FEATURES),
         base_model=provenance["base_model"],
         tags=sorted(["dense-features", "materials-science", "microscopy", *family_tags(config)]),
-        widget=[{"src": path, "example_title": Path(path).stem.replace("_", " ")} for path in examples] or None,
+        widget=[widget_entry(*example) for example in (examples or {}).items()] or None,
         model_name=short_name,
         eval_results=eval_results(records) or None,
     )
@@ -306,9 +307,16 @@ def render_card(
         commands=[(record, measured_on(record), command_of(record, name)) for record in records],
         datasets=[dataset | {"source": sources.get(dataset["name"])} for dataset in datasets.values()],
         figures=figures or {},
-        examples=examples,
+        examples=examples or {},
+        outputs=[output for output in (examples or {}).values() if output],
     )
     return f"{card}\n"
+
+
+def widget_entry(image: str, output: str | None) -> dict[str, Any]:
+    """An example of the Hub's widget and gallery: an image, and the picture of what the model makes of it."""
+    entry = {"src": image, "example_title": Path(image).stem.replace("_", " ")}
+    return entry | ({"output": {"url": output}} if output else {})
 
 
 def family_tags(config: Mapping[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ from huggingface_hub.utils.sha import git_hash
 from alibi_dinov2.io.files import sha256_of
 
 # What this project alone writes in a repository, so that files which are there no longer may go.
-OWN_FOLDERS = ("compared/*", "examples/*", "figures/*", "results/*")
+OWN_FOLDERS = ("compared/*", "examples/*", "figures/*", "outputs/*", "results/*")
 STAY_AT_HOME = (".*", "*/.*", "*__pycache__/*")  # hidden files and folders, and byte code
 
 

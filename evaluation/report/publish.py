@@ -7,7 +7,8 @@
 
 The folder is a model's, as `training.export` makes it. Records, comparisons and pictures are copied into it
 (`results/`, `compared/`, `figures/`, `examples/`), and its card `README.md` is rendered from what is there: without any
-option it is made again. Records must be of the weights in the folder. Without `--push` nothing leaves the machine.
+option it is made again. So are the pictures of what the model makes of the examples (`outputs/`) and `notebook.ipynb`.
+Records must be of the weights in the folder. Without `--push` nothing leaves the machine.
 """
 
 import argparse
@@ -27,11 +28,13 @@ from alibi_dinov2.io.images import find_images
 from evaluation.command import plain_parser
 from evaluation.report.card import headlines, render_card
 from evaluation.report.hub import push_folder
+from evaluation.report.model_page import draw_features, render_notebook
 from evaluation.report.records import read_records
 
 PROVENANCE = "provenance.json"
 PROVENANCE_FIELDS = ("summary", "weights", "license", "base_model")
 CAPTIONS = "captions.json"
+NOTEBOOK = "notebook.ipynb"
 
 
 def publish(
@@ -51,7 +54,8 @@ def publish(
         compare: records of other models, for columns of their own; they replace those in `folder/compared`.
         figures: folder with pictures for the card, `captions.json` (picture -> caption) and a LICENSE file; it replaces
             `folder/figures`.
-        examples: folder with images for the Hub's widget and a LICENSE file; it replaces `folder/examples`.
+        examples: folder with images for the Hub's widget and a LICENSE file; it replaces `folder/examples`. Where the
+            folder holds this package's code, their features are drawn into `folder/outputs` and a notebook is written.
         repo_id: where the model is to live on the Hub, for the card's example; the folder's name if not given.
 
     Raises:
@@ -64,23 +68,32 @@ def publish(
     own = named(read_records(existing(folder / "results"))) | added
     require_records_of(own, weights)
     captions = read_captions(figures or folder / "figures")
-    images = licensed_images(examples or folder / "examples")
+    source = examples or folder / "examples"
+    images = licensed_images(source)
+    name = repo_id or folder.resolve().name
+    page = bool(images) and "auto_map" in config
     card = render_card(
-        repo_id or folder.resolve().name,
+        name,
         config,
         provenance,
         weights,
         [record for _, record in own.values()],
         [record for _, record in (others or named(read_records(existing(folder / "compared")))).values()],
         {f"figures/{name}": caption for name, caption in captions.items()},
-        [f"examples/{name}" for name in images],
+        {f"examples/{image}": f"outputs/{Path(image).stem}.png" if page else None for image in images},
     )
-    for name, (_, record) in added.items():
-        write_json(folder / "results" / name, record)
+    if page:
+        with new_folder(folder / "outputs", replace=True) as temporary:
+            draw_features(folder, [source / image for image in images], temporary)
+            copy_licences(source, temporary)
+        with new_file(folder / NOTEBOOK) as temporary:
+            temporary.write_text(render_notebook(name, config["patch_size"]), encoding="utf-8")
+    for file, (_, record) in added.items():
+        write_json(folder / "results" / file, record)
     if others:
         with new_folder(folder / "compared", replace=True) as temporary:
-            for name, (_, record) in others.items():
-                write_json(temporary / name, record)
+            for file, (_, record) in others.items():
+                write_json(temporary / file, record)
     if figures:
         copy_pictures(figures, [*captions, CAPTIONS], folder / "figures")
     if examples:
@@ -197,11 +210,17 @@ def licensed_images(folder: Path) -> list[str]:
 
 def copy_pictures(source: Path, names: Iterable[str], target: Path) -> None:
     """Copy pictures and the licence beside them; `target` is replaced as a whole."""
-    licences = [path.name for path in source.glob("LICENSE*")]
     with new_folder(target, replace=True) as temporary:
-        for name in (*names, *licences):
+        for name in names:
             (temporary / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / name, temporary / name)
+        copy_licences(source, temporary)
+
+
+def copy_licences(source: Path, target: Path) -> None:
+    """Copy the licence of a folder's pictures."""
+    for path in source.glob("LICENSE*"):
+        shutil.copyfile(path, target / path.name)
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -173,7 +173,7 @@ def test_metadata_is_read_back_by_the_hubs_own_functions():
 
 
 def test_metadata_says_what_the_model_is():
-    card = ModelCard(card_of([example_record()], examples=["examples/steel_15kx.png"]))
+    card = ModelCard(card_of([example_record()], examples={"examples/steel_15kx.png": None}))
     assert (card.data.license, card.data.library_name) == ("mit", "transformers")
     assert card.data.pipeline_tag == "image-feature-extraction"
     assert {"alibi", "custom_code", "dinov2"} < set(card.data.tags)
