@@ -22,7 +22,9 @@ SIDE_OF_A_PATCH = 8  # pixels that a patch has in a picture
 
 
 def draw_features(folder: Path, images: Sequence[Path], output: Path) -> None:
-    """Draw the first three principal components of images' features, all in one basis, as `output/<image's stem>.png`.
+    """Draw the first three principal components of images' features as `output/<image's stem>.png`.
+
+    Each image has a basis of its own: what differs between images, such as their brightness, would take the colours.
 
     Args:
         folder: of the model.
@@ -30,10 +32,8 @@ def draw_features(folder: Path, images: Sequence[Path], output: Path) -> None:
         output: an existing folder.
     """
     backbone = load_backbone(folder)
-    bar = tqdm(images, desc="features of the examples", unit="image")
-    maps = [next(iter(dense_features(backbone, [read_image(path)], SIZE))) for path in bar]
-    (pictures,) = feature_colours([maps])
-    for path, colours in zip(images, pictures, strict=True):
+    for path in tqdm(images, desc="features of the examples", unit="image"):
+        ((colours,),) = feature_colours([list(dense_features(backbone, [read_image(path)], SIZE))])
         rows, columns, _ = colours.shape
         size = (columns * SIDE_OF_A_PATCH, rows * SIDE_OF_A_PATCH)
         Image.fromarray(colours).resize(size, Image.Resampling.NEAREST).save(output / f"{path.stem}.png")
