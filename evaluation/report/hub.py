@@ -12,20 +12,21 @@ from huggingface_hub.utils.sha import git_hash
 from alibi_dinov2.io.files import sha256_of
 
 # What this project alone writes in a repository, so that files which are there no longer may go.
-OWN_FOLDERS = ("compared/*", "examples/*", "figures/*", "outputs/*", "results/*")
+OWN_FOLDERS = ("compared/*", "dist/*", "examples/*", "figures/*", "onnx/*", "outputs/*", "results/*")
 STAY_AT_HOME = (".*", "*/.*", "*__pycache__/*")  # hidden files and folders, and byte code
 
 
-def push_folder(folder: Path, repo_id: str, endpoint: str | None = None) -> str:
-    """Make a model repository if there is none, and bring a folder's files into it.
+def push_folder(folder: Path, repo_id: str, endpoint: str | None = None, repo_type: str = "model") -> str:
+    """Make a repository if there is none, and bring a folder's files into it.
 
     All files change in one commit: nobody sees weights with the card of others. Files in `OWN_FOLDERS` that the folder
     no longer has are removed, other files of the repository stay.
 
     Args:
-        folder: with the model; hidden files and folders stay at home.
+        folder: with the model or page; hidden files and folders stay at home.
         repo_id: such as `"namespace/name"`.
         endpoint: address of the Hub; that of `HF_ENDPOINT`, or the public Hub, if not given.
+        repo_type: `"model"`, or `"space"` for a static page.
 
     Returns:
         The commit's address.
@@ -37,15 +38,17 @@ def push_folder(folder: Path, repo_id: str, endpoint: str | None = None) -> str:
     """
     api = HfApi(endpoint=endpoint)
     try:
-        api.create_repo(repo_id, exist_ok=True)
+        space_sdk = "static" if repo_type == "space" else None
+        api.create_repo(repo_id, repo_type=repo_type, space_sdk=space_sdk, exist_ok=True)
         commit = api.upload_folder(
             repo_id=repo_id,
+            repo_type=repo_type,
             folder_path=folder,
             ignore_patterns=list(STAY_AT_HOME),
             delete_patterns=list(OWN_FOLDERS),
-            commit_message="Publish weights, card and results",
+            commit_message=f"Publish {folder.resolve().name}",
         )
-        arrived = api.list_repo_tree(repo_id, recursive=True, revision=commit.oid)
+        arrived = api.list_repo_tree(repo_id, repo_type=repo_type, recursive=True, revision=commit.oid)
         entries = {entry.path: entry for entry in arrived if isinstance(entry, RepoFile)}
     # A refused upload of a large file comes as a RuntimeError, whose cause is the refusal.
     except (HTTPError, RuntimeError) as error:

@@ -61,7 +61,7 @@ class EndpointHandler:
             raise ValueError(f"The request has {sorted(data)}; it must have 'inputs' and may have 'parameters'.")
         task, size, point = read_parameters(data.get("parameters") or {})
         image = to_8bit(read_image(data["inputs"]))
-        place = None if point is None else relative_point(point, image)
+        place = (0.0, 0.0) if point is None else relative_point(point, image)
         pixels = self.pixels(image, size)
         features = self.features(pixels)
         rows, columns, _ = features.shape

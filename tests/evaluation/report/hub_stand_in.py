@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A local stand-in for the Hub's HTTP interface, as far as creating a model repository and committing to it goes."""
+"""A local stand-in for the Hub's HTTP interface, as far as creating a repository and committing to it goes."""
 
 import base64
 import hashlib
@@ -18,7 +18,8 @@ class Hub:
     """What the stand-in holds and what it was asked.
 
     Attributes:
-        repositories: files by repository and path; those of large files are in `large` too, by SHA-256.
+        repositories: files by repository, where that of a Space begins with `spaces/`, and path; those of large files
+            are in `large` too, by SHA-256.
         commits: number of commits.
         requests: method and path of each request.
         refusals: parts of paths, and the statuses with which the next requests for them are answered.
@@ -36,7 +37,7 @@ class Hub:
     def create(self, name: str) -> tuple[int, dict]:
         address = {"url": f"{self.endpoint}/{name}", "id": name}
         if name in self.repositories:
-            return 409, address | {"error": "You already created this model repo"}
+            return 409, address | {"error": "You already created this repo"}
         self.repositories[name] = {".gitattributes": b"*.safetensors filter=lfs"}
         return 200, address
 
@@ -74,7 +75,7 @@ class Hub:
 
 
 def is_large(path: str) -> bool:
-    return path.endswith((".safetensors", ".png"))
+    return path.endswith((".safetensors", ".png", ".onnx", ".wasm"))
 
 
 def tree_entry(path: str, content: bytes) -> dict:
@@ -117,19 +118,23 @@ def handler_of(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 return 200, {}
             if path == "/api/repos/create":
                 wanted = json.loads(body)
-                return hub.create(f"{wanted['organization']}/{wanted['name']}")
+                space = wanted.get("type") == "space"
+                if space and wanted.get("sdk") != "static":
+                    return 400, {"error": "a Space needs an SDK"}
+                return hub.create(f"{'spaces/' if space else ''}{wanted['organization']}/{wanted['name']}")
             if path == "/api/validate-yaml":
                 return 200, {"errors": [], "warnings": []}
             if match := re.fullmatch(r"/(.+)\.git/info/lfs/objects/batch", path):
                 return 200, hub.batch(json.loads(body)["objects"])
-            match = re.fullmatch(r"/api/models/([^/]+/[^/]+)/(preupload|commit|tree)/.+", path)
-            if not match or match[1] not in hub.repositories:
+            match = re.fullmatch(r"/api/(models|spaces)/([^/]+/[^/]+)/(preupload|commit|tree)/.+", path)
+            repository = f"{'spaces/' if match[1] == 'spaces' else ''}{match[2]}" if match else None
+            if not match or repository not in hub.repositories:
                 return 404, {"error": f"{path} is not known"}
-            if match[2] == "preupload":
+            if match[3] == "preupload":
                 return 200, hub.preupload(json.loads(body)["files"])
-            if match[2] == "commit":
-                return 200, hub.commit(match[1], [json.loads(line) for line in body.splitlines()])
-            return 200, hub.tree(match[1])
+            if match[3] == "commit":
+                return 200, hub.commit(repository, [json.loads(line) for line in body.splitlines()])
+            return 200, hub.tree(repository)
 
     return Handler
 

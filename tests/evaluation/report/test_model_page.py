@@ -19,29 +19,9 @@ from alibi_dinov2.pictures.feature_colours import feature_colours
 from evaluation.report.publish import publish
 from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor, Dinov2AlibiModel
 from tests.evaluation.report.example_records import contents
-from training.export import export
 
 REPOSITORY = Path(__file__).parents[3]
 SHIPPED = REPOSITORY / "model_cards" / "alibi-dinov2-small"
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory, tiny_model):
-    """A Hub folder of a tiny model, with two examples of which one has 16 bits, published."""
-    folder = tmp_path_factory.mktemp("page")
-    tiny_model(num_hidden_layers=1).save_pretrained(folder / "student")
-    Dinov2AlibiImageProcessor().save_pretrained(folder / "student")
-    export(folder / "student", folder / "tiny", "a tiny teacher", "noise")
-    examples = folder / "examples"
-    examples.mkdir()
-    random = np.random.default_rng(0)
-    grey = random.integers(0, 200, (112, 140), dtype=np.uint8)
-    grey[:, 70:] //= 4
-    Image.fromarray(grey).save(examples / "steel_15kx.png")
-    Image.fromarray(grey.T.astype(np.uint16) * 4 + 900).save(examples / "steel_16_bits.tif")
-    (examples / "LICENSE.md").write_text("Noise, CC0.\n")
-    publish(folder / "tiny", examples=examples)
-    return folder / "tiny"
 
 
 @pytest.fixture
