@@ -26,6 +26,20 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # What a document asks for and what the test gives instead: the same run, shorter.
 SHORTER = {"steps=10000": "steps=2", "batch_size=256": "batch_size=2", "warmup_steps=500": "warmup_steps=1"}
 
+# The card of a page that is a static Space.
+PAGE = """---
+title: The page
+sdk: static
+app_build_command: npm ci && npm run build
+app_file: dist/index.html
+custom_headers:
+  cross-origin-opener-policy: same-origin
+license: apache-2.0
+---
+
+# The page
+"""
+
 
 def blocks(document: Path, *languages: str) -> list[tuple[str, str]]:
     """Language and text of a document's fenced blocks in these languages, in order."""
@@ -50,8 +64,10 @@ def make_sandbox(folder: Path) -> None:
     export(folder / "stand-in", folder / "model_cards" / "alibi-dinov2-small", "a tiny teacher", "noise")
     for source in (REPOSITORY / "data" / "micrographs").glob("*lshr*.png"):
         small_copy(source, folder / "data" / "micrographs" / source.name)
+    shutil.copyfile(REPOSITORY / "data" / "micrographs" / "LICENSE.md", folder / "data" / "micrographs" / "LICENSE.md")
     for source in (REPOSITORY / "data" / "biased_labels").glob("*.png"):
         small_copy(source, folder / "data" / "biased_labels" / source.name)
+    make_page(folder / "web")
     random = np.random.default_rng(0)
     for number in range(8):
         save(random.integers(0, 256, (240, 240, 3), dtype=np.uint8), folder / "photographs" / f"{number}.png")
@@ -61,6 +77,20 @@ def make_sandbox(folder: Path) -> None:
                 mask = (np.indices((84, 84)).sum(axis=0) // 21 % 2).astype(np.uint8)
                 save(np.where(mask, 200, 60).astype(np.uint8), folder / name / f"{part}images" / f"{image}.png")
                 save(mask, folder / name / f"{part}masks" / f"{image}.png")
+
+
+def make_page(folder: Path) -> None:
+    """Write what a built page has as far as publishing goes, with a model that was put beside it to try it out."""
+    for name, content in {
+        "README.md": PAGE,
+        "package.json": "{}",
+        "dist/index.html": "<p>a page</p>",
+        "dist/config.json": '{"model": "tiny-ONNX", "path": "models/"}',
+        "dist/assets/runtime.wasm": "runtime",
+        "dist/models/tiny-ONNX/onnx/model.onnx": "weights",
+    }.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
 
 
 def small_copy(source: Path, target: Path) -> None:

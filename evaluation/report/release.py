@@ -107,8 +107,8 @@ def page_card(page: Path) -> RepoCard:
     sdk, start = metadata.get("sdk"), metadata.get("app_file", "index.html")
     if sdk != "static" or not (page / start).is_file():
         raise ValueError(
-            f"The metadata of {page / 'README.md'} say sdk: {sdk} and app_file: {start}; a static Space has sdk: static "
-            f"and an app_file that is there, such as {BUILT}/index.html."
+            f"The metadata of {page / 'README.md'} say sdk: {sdk} and app_file: {start}; a static Space has sdk: "
+            f"static and an app_file that is there, such as {BUILT}/index.html."
         )
     return card
 

@@ -10,23 +10,12 @@ import pytest
 from huggingface_hub import ModelCard, RepoCard
 
 from evaluation.report.release import main
+from tests.documentation import PAGE, make_page
 from tests.evaluation.report.example_records import contents
 from tests.evaluation.report.hub_stand_in import running_hub
 
 pytest.importorskip("onnxscript", reason="exporting to ONNX needs the extra 'onnx'")
 
-METADATA = """---
-title: The page
-sdk: static
-app_build_command: npm ci && npm run build
-app_file: dist/index.html
-custom_headers:
-  cross-origin-opener-policy: same-origin
-license: apache-2.0
----
-
-# The page
-"""
 FOLDERS = {"models/tiny": "someone/tiny", "models/tiny-ONNX": "someone/tiny-ONNX", "spaces/tiny": "spaces/someone/tiny"}
 
 
@@ -38,22 +27,6 @@ def hub(monkeypatch):
     with running_hub() as hub:
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.endpoint)
         yield hub
-
-
-def make_page(folder: Path) -> Path:
-    """A page as it is after `npm run build`, with a model that was put beside it to try it out."""
-    for name, content in {
-        "README.md": METADATA,
-        "package.json": "{}",
-        "src/main.ts": "source",
-        "dist/index.html": "<p>a page</p>",
-        "dist/config.json": '{"model": "tiny-ONNX", "path": "models/"}',
-        "dist/assets/runtime.wasm": "runtime",
-        "dist/models/tiny-ONNX/onnx/model.onnx": "weights",
-    }.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(content)
-    return folder
 
 
 def arguments(model, page, output, *more) -> list[str]:
@@ -72,7 +45,8 @@ def status(words) -> int | str | None:
 def written(tmp_path_factory, exported):
     """A release of the tiny model that was not pushed, and the page it was made with."""
     folder = tmp_path_factory.mktemp("release")
-    page = make_page(folder / "web")
+    page = folder / "web"
+    make_page(page)
     assert status(arguments(exported, page, folder / "release")) == 0
     return folder / "release", page
 
@@ -135,7 +109,8 @@ def test_a_refusal_is_told_and_the_same_command_goes_on(release, exported, hub, 
 
 
 def test_one_command_writes_and_pushes(tmp_path, exported, hub):
-    page = make_page(tmp_path / "web")
+    page = tmp_path / "web"
+    make_page(page)
     assert status(arguments(exported, page, tmp_path / "release", "--push")) == 0
     assert set(hub.repositories) == set(FOLDERS.values())
 
@@ -158,12 +133,13 @@ def test_a_release_of_other_weights_or_another_name_is_not_pushed(release, expor
     ("name", "content", "message"),
     [
         ("dist/index.html", None, "npm ci && npm run build"),
-        ("README.md", METADATA.replace("static", "gradio"), "say sdk: gradio"),
-        ("README.md", METADATA.replace("dist/index.html", "index.html"), "app_file: index.html"),
+        ("README.md", PAGE.replace("static", "gradio"), "say sdk: gradio"),
+        ("README.md", PAGE.replace("dist/index.html", "index.html"), "app_file: index.html"),
     ],
 )
 def test_a_page_that_is_not_built_or_no_static_space_is_refused(tmp_path, exported, capsys, name, content, message):
-    page = make_page(tmp_path / "web")
+    page = tmp_path / "web"
+    make_page(page)
     if content is None:
         (page / name).unlink()
     else:
