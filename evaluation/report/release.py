@@ -125,7 +125,7 @@ def write_space(page: Path, card: RepoCard, folder: Path, model_id: str) -> None
     # Only what was built goes to the Hub, and it finds the model there.
     shutil.copytree(page / BUILT, folder / BUILT, ignore=shutil.ignore_patterns(".*", "models"))
     write_json(folder / BUILT / PAGE_CONFIG, {"model": model_id})
-    card.data.models = [model_id]
+    card.data["models"] = [model_id]
     if BUILD_COMMAND in card.data.to_dict():
         card.data.pop(BUILD_COMMAND)
     (folder / "README.md").write_text(f"{card}\n", encoding="utf-8")
