@@ -40,6 +40,8 @@ def slow_bias(
     return bias.float()
 
 
-def slow_slopes(kind: str, num_heads: int) -> list[float]:
-    """One slope per head: 1, or `2^(-8(k+1)/H)`."""
-    return [1.0 if kind == "constant" else 2 ** (-8 * (head + 1) / num_heads) for head in range(num_heads)]
+def slow_slopes(config, num_heads: int) -> list[float]:
+    """One fixed slope per head: the constant one, which is 1 unless something else is said, or `2^(-8(k+1)/H)`."""
+    constant = 1.0 if config.alibi_slope is None else config.alibi_slope
+    geometric = [2 ** (-8 * (head + 1) / num_heads) for head in range(num_heads)]
+    return geometric if config.alibi_slopes == "geometric" else [constant] * num_heads

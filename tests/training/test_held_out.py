@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from training.configuration import Stage
-from training.crops import CropRule, Crops
+from training.crops import CropRule, Crops, Shapes
 from training.distill import distill
 from training.held_out import HeldOut
 from training.images import load_images, split_images
@@ -69,9 +69,9 @@ def test_images_of_one_colour_are_the_same_only_if_it_is_the_same():
 
 def seen_in_training(images, held_out) -> set[int]:
     """Numbers of the photographs that come up in four passes, by their content."""
-    crops = Crops(images, 28, 0, 4 * len(images), 0, CropRule("center"), held_out.known)
+    crops = Crops(images, Shapes(28), 0, 4 * len(images), 0, CropRule("center"), held_out.known)
     rule, random = CropRule("center"), np.random.default_rng(0)
-    all_of_them = {rule.cut(photograph(seed), 28, random).numpy().tobytes(): seed for seed in range(6)}
+    all_of_them = {rule.cut(photograph(seed), (28, 28), random).numpy().tobytes(): seed for seed in range(6)}
     return {all_of_them[crops[item]["pixels"].numpy().tobytes()] for item in range(len(crops))}
 
 
@@ -87,14 +87,14 @@ def photographs(tmp_path):
 
 def test_validation_folder_inside_the_training_folder(photographs):
     images, held_out = split_images(load_images(str(photographs)), load_images(str(photographs / "later")), 10)
-    assert seen_in_training(images, HeldOut.read(held_out, 28)) == {0, 1, 2, 3}
+    assert seen_in_training(images, HeldOut.read(held_out, [28])) == {0, 1, 2, 3}
 
 
 def test_same_folder_by_another_path(photographs, tmp_path):
     (tmp_path / "link").symlink_to(photographs)
     for other in (tmp_path / "link", shutil.copytree(photographs, tmp_path / "copy")):
         images, held_out = split_images(load_images(str(photographs)), load_images(str(other)), 2)
-        assert seen_in_training(images, HeldOut.read(held_out, 28)) == {2, 3, 4, 5}
+        assert seen_in_training(images, HeldOut.read(held_out, [28])) == {2, 3, 4, 5}
 
 
 def test_table_of_the_same_images(photographs, tmp_path):
@@ -103,14 +103,14 @@ def test_table_of_the_same_images(photographs, tmp_path):
     table.to_parquet(tmp_path / "images.parquet")
     held_out = load_images(str(tmp_path / "images.parquet"))
     images, held_out = split_images(load_images(str(photographs)), held_out, 10)
-    assert seen_in_training(images, HeldOut.read(held_out, 28)) == {3, 4, 5}
+    assert seen_in_training(images, HeldOut.read(held_out, [28])) == {3, 4, 5}
 
 
 def test_copies_within_the_training_images_stay_out_too(photographs):
     # The last two are kept for validation; one of them is also there under another name.
     shutil.copy(photographs / "later" / "5.png", photographs / "0again.png")
     images, held_out = split_images(load_images(str(photographs)), None, 2)
-    assert seen_in_training(images, HeldOut.read(held_out, 28)) == {0, 1, 2, 3}
+    assert seen_in_training(images, HeldOut.read(held_out, [28])) == {0, 1, 2, 3}
 
 
 @pytest.mark.parametrize("streaming", [False, True])
