@@ -2,7 +2,9 @@
 """What a stage may have of its own: what it trains, how large it shows images, which grids; and images mixed in."""
 
 import json
+import signal
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,12 +12,13 @@ import torch
 from PIL import Image
 
 from modeling_alibi_dinov2 import Dinov2AlibiModel
-from training.configuration import DistillationConfig, Stage, require_same
+from training.configuration import DistillationConfig, Stage, read_configuration_file, require_same
 from training.create_student import save_student
 from training.crops import CropRule, Crops, Mixture, Shapes, zoomed_box
 from training.distill import distill
 from training.images import load_images
 from training.journal import read_metrics
+from training.stopping import Stop, Stopped
 
 STEPS = {"steps": 4, "batch_size": 4, "learning_rate": 1e-2, "warmup_steps": 0}
 
@@ -84,6 +87,38 @@ def test_run_with_a_single_validation_size_of_an_older_version_resumes(tiny_dist
     require_same(config, saved)
     with pytest.raises(ValueError, match=r"validation_sizes was \[28\] and is \[42\]"):
         require_same(replace(config, validation_sizes=[42]), saved)
+
+
+@pytest.mark.parametrize("name", ["long", "long_nope"])
+def test_the_long_recipe_runs_through_all_its_stages(tiny_distillation, image_folder, tmp_path, name):
+    """Rehearsed with small crops and few steps, and in two pieces."""
+    recipe = read_configuration_file(Path(f"training/recipes/{name}.json"))
+    stages = recipe.pop("stages")
+    small = {"size": 28, "steps": 2, "batch_size": 2, "warmup_steps": 1}
+    for path in ("mixed_images", "images", "teacher", "output"):
+        recipe.pop(path)
+    rehearsal = recipe | {
+        "student": None,
+        "mixed_images": str(image_folder),
+        "stages": [replace(stage, **small, images=stage.images and str(image_folder)) for stage in stages],
+        "layers": [1, 2],
+        "validation_sizes": [28, 42],
+        "validation_count": 2,
+        "mixed_precision": "no",
+        "validate_every": 1,
+        "checkpoint_every": 1,
+    }
+    config = tiny_distillation(**rehearsal)
+    stop = Stop()
+    stop.number = signal.SIGTERM
+    with pytest.raises(Stopped):
+        distill(config, stop)
+    distill(replace(config, resume=True))
+    entries = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert [entry["step"] for entry in entries] == list(range(2 * len(stages) + 1))
+    assert all({"validation_loss_28", "validation_loss_42"} <= entry.keys() for entry in entries)
+    best = Dinov2AlibiModel.from_pretrained(tmp_path / "run" / "best")
+    assert best.config.position_encoding == recipe.get("position_encoding", "alibi")
 
 
 # --- grids ----------------------------------------------------------------------------------------------------------
