@@ -40,7 +40,7 @@ from benchmarks.measuring import machine_facts, time_in_turns
 from modeling_alibi_dinov2 import Dinov2AlibiConfig
 from training.configuration import DistillationConfig, Stage
 from training.create_student import create_student
-from training.crops import Crops, Shapes
+from training.crops import Crops
 from training.distillation import Distillation, make_accelerator
 from training.images import load_images
 from training.target import PATCHES, Target, cosine_loss, in_low_precision, normalise, read_tokens
@@ -96,7 +96,7 @@ def reference_steps(teacher: Dinov2WithRegistersModel, config: DistillationConfi
     student.load_state_dict(weights.state_dict())
     optimizer = torch.optim.AdamW(student.train().parameters(), lr=RATE)
     stage = config.stages[0]
-    crops = Crops(load_images(str(config.images)), Shapes(stage.size), 0, 10**9, 0, config.crop_rule(stage))
+    crops = Crops(load_images(str(config.images)), stage.size, 0, 10**9, 0, config.crop_rule)
     for pixels, target in DataLoader(TargetsInDataset(crops, teacher), batch_size=stage.batch_size):
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             tokens = read_tokens(student, pixels, [PATCHES], PREFIX)[PATCHES]

@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import HfArgumentParser
 
-from training.crops import CROPS, MAX_ASPECT, CropRule
+from training.crops import CROPS, CropRule
 from training.precision import PRECISIONS
 from training.target import TokenWeights
 
@@ -26,10 +26,7 @@ AT_LEAST_ONE = (
 )
 AT_LEAST_ZERO = ("class_token_weight", "register_weight", "weight_decay", "zero_channel_count", "seed", "workers")
 # How fields of a stage are read from the command line; the others are int.
-STAGE_FIELDS = {"epochs": float, "learning_rate": float, "layer_weight": float, "aspect": float} | {
-    "images": str,
-    "trainable": str,
-}
+STAGE_FIELDS = {"epochs": float, "learning_rate": float, "layer_weight": float, "images": str, "trainable": str}
 
 
 @dataclass(frozen=True)
@@ -48,10 +45,6 @@ class Stage:
         images: images of this stage, as in the configuration, if they are not the run's.
         trainable: `"all"`, `"slopes"` (nothing but learned slopes) or `"weights"` (all but those, which is faster: a
             bias without a gradient has the fused kernels).
-        zoom: show images enlarged: random crops then are squares of the image at a size between `size` and `zoom`
-            pixels of its shortest side, instead of boxes of `crop_scale`.
-        aspect: largest ratio of the sides of a crop. Each batch has a grid of its own of about the same number of
-            patches, which is square if this is 1.
     """
 
     size: int
@@ -63,8 +56,6 @@ class Stage:
     layer_weight: float = 1.0
     images: str | None = None
     trainable: str = "all"
-    zoom: int | None = None
-    aspect: float = 1.0
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):
@@ -80,10 +71,6 @@ class Stage:
             raise ValueError(f"A stage has layer_weight {self.layer_weight}; it must be 0 or more.")
         if self.trainable not in TRAINABLE:
             raise ValueError(f"A stage has trainable {self.trainable!r}; it must be one of {', '.join(TRAINABLE)}.")
-        if self.zoom is not None and self.zoom < self.size:
-            raise ValueError(f"A stage has zoom {self.zoom}; it must be its size, {self.size} pixels, or more.")
-        if not 1 <= self.aspect <= MAX_ASPECT:
-            raise ValueError(f"A stage has aspect {self.aspect}; it must lie in [1, {MAX_ASPECT}].")
         if not 0 <= self.warmup_steps <= (self.steps or float("inf")):
             raise ValueError(
                 f"A stage has warmup_steps {self.warmup_steps}; it must lie in [0, {self.steps}], its steps."
@@ -234,12 +221,6 @@ class DistillationConfig:
             )
         if self.streaming and self.mixed_images:
             raise ValueError("Streams cannot be mixed. Leave mixed_images out, or read without streaming.")
-        if any(stage.aspect > 1 for stage in self.stages) and (self.turn or self.average_transforms):
-            raise ValueError(
-                "A stage has an aspect above 1, but turn and average_transforms turn crops by 90°, which needs squares."
-            )
-        if self.crop != "random" and any(stage.zoom for stage in self.stages):
-            raise ValueError(f"A stage has zoom, which is of random crops, but crop is {self.crop!r}.")
         if not 0 <= self.max_unreadable <= 1:
             raise ValueError(f"max_unreadable is {self.max_unreadable}; it must lie in [0, 1].")
         for name in AT_LEAST_ONE:
@@ -271,9 +252,10 @@ class DistillationConfig:
             if size % patch_size:
                 raise ValueError(f"{name} is {size}; it must be a multiple of the patch size, {patch_size} pixels.")
 
-    def crop_rule(self, stage: Stage) -> CropRule:
-        """How the crops of a stage are cut."""
-        return CropRule(self.crop, self.crop_scale, self.flip, self.turn, self.roll, stage.zoom)
+    @property
+    def crop_rule(self) -> CropRule:
+        """How crops are cut."""
+        return CropRule(self.crop, self.crop_scale, self.flip, self.turn, self.roll)
 
     def token_weights(self, stage: Stage) -> TokenWeights:
         """Which tokens are compared in a stage."""

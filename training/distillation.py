@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 from modeling_alibi_dinov2 import Dinov2AlibiModel
 from training.checkpoints import save_checkpoint
 from training.configuration import DistillationConfig, Stage
-from training.crops import Crops, Mixture, Shapes, StreamedCrops, collate
+from training.crops import Crops, Mixture, StreamedCrops, collate
 from training.images import Images
 from training.journal import Journal
 from training.known_images import KnownImages
@@ -112,7 +112,7 @@ class Distillation:
         self.target, self.kept_out, self.mixture, self.stop = target, kept_out, mixture, stop or Stop()
         started = {source: Place(**place) for source, place in (places or {}).items()}
         self.places = {source: [started.get(source, Place())] for source in config.sources}
-        self.student_prefix, self.patch = student.config.num_prefix_tokens, student.config.patch_shape[0]
+        self.student_prefix = student.config.num_prefix_tokens
         # No patch is hidden, so the mask token gets no gradient, for which several processes would wait in vain.
         student.embeddings.mask_token.requires_grad_(False)
         self.student, self.optimizer = accelerator.prepare(student, make_optimizer(student, config.weight_decay))
@@ -174,19 +174,16 @@ class Distillation:
             "collate_fn": collate,
             "worker_init_fn": ignore_signals,
         }
-        begin = samples_before(config.stages, sum(steps_of(earlier) for earlier in config.stages[:number]))
-        batch = stage.batch_size // config.gradient_accumulation_steps
-        shapes = Shapes(stage.size, stage.aspect, self.patch, begin, batch, config.seed)
-        rule = config.crop_rule(stage)
         if isinstance(images, Dataset):
-            crops = Crops(images, shapes, first, last, config.seed, rule, self.kept_out, self.mixture)
+            rule = config.crop_rule
+            crops = Crops(images, stage.size, first, last, config.seed, rule, self.kept_out, self.mixture)
             loader = DataLoader(crops, **options)
         else:
             source = config.sources[number]
             start, stop = (rows_before(config, source, step) for step in (start, stop))
             places = self.places[source]
             sampler = StreamedRows(images, start, stop, config.seed, config.shuffle_buffer, places, first)
-            crops_of_rows = StreamedCrops(shapes, config.seed, rule, self.kept_out)
+            crops_of_rows = StreamedCrops(stage.size, config.seed, config.crop_rule, self.kept_out)
             loader = DataLoader(crops_of_rows, sampler=sampler, **options)
         return self.accelerator.prepare(loader)
 

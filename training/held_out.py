@@ -48,7 +48,7 @@ class HeldOut:
                 continue
             readable.append(number)
             for size, cut in crops.items():
-                cut.append(rule.cut(image, (size, size), random))
+                cut.append(rule.cut(image, size, random))
             copies.append(small_copy(image))
             names.append(name_of(row["image"], label))
         if not readable:

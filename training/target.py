@@ -108,8 +108,6 @@ def dihedral(pixels: torch.Tensor, flip: bool, turns: int) -> torch.Tensor:
 
 def undo_dihedral(tokens: torch.Tensor, flip: bool, turns: int) -> torch.Tensor:
     """Patch tokens `(B, n·n, D)` of transformed pixels -> in the order of the pixels' own patches."""
-    if not flip and not turns:  # of crops of any shape; the others are square
-        return tokens
     side = round(tokens.shape[1] ** 0.5)
     grid = torch.rot90(tokens.unflatten(1, (side, side)), -turns, dims=(1, 2))
     return (grid.flip(2) if flip else grid).flatten(1, 2)

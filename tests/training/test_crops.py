@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from training.crops import CropRule, Crops, Shapes, StreamedCrops, center_box, collate, order_of, random_box
+from training.crops import CropRule, Crops, StreamedCrops, center_box, collate, order_of, random_box
 from training.held_out import HeldOut
 from training.images import load_images
 from training.stopping import ignore_signals
@@ -17,9 +17,9 @@ from training.stream import StreamedRows
 
 def test_crops_depend_on_seed_and_number_only(image_folder):
     images = load_images(str(image_folder))
-    whole = Crops(images, Shapes(28), 0, 40, 0, CropRule())
-    later = Crops(images, Shapes(28), 17, 40, 0, CropRule())
-    other = Crops(images, Shapes(28), 0, 40, 1, CropRule())
+    whole = Crops(images, 28, 0, 40, 0, CropRule())
+    later = Crops(images, 28, 17, 40, 0, CropRule())
+    other = Crops(images, 28, 0, 40, 1, CropRule())
     assert len(later) == 23
     for item in range(23):
         assert torch.equal(later[item]["pixels"], whole[17 + item]["pixels"])
@@ -30,7 +30,7 @@ def test_crops_depend_on_seed_and_number_only(image_folder):
 def test_workers_change_nothing(image_folder, start_method):
     images = load_images(str(image_folder))
     kept_out = HeldOut.read(images.select([2]), [28]).known
-    crops = Crops(images, Shapes(28), 0, 8, 0, CropRule(flip=True, turn=True, roll=True), kept_out)
+    crops = Crops(images, 28, 0, 8, 0, CropRule(flip=True, turn=True, roll=True), kept_out)
     alone = list(DataLoader(crops, 4, collate_fn=collate))
     options = {"num_workers": 1, "multiprocessing_context": start_method, "worker_init_fn": ignore_signals}
     for first, second in zip(alone, DataLoader(crops, 4, collate_fn=collate, **options), strict=True):
@@ -47,9 +47,9 @@ def test_every_crop_of_an_image_is_another_one(tmp_path, streaming):
     images = load_images(str(tmp_path), streaming=streaming)
     if streaming:
         rows = StreamedRows(images, 0, 60, seed=0, block=4)
-        loader = DataLoader(StreamedCrops(Shapes(28), 0, CropRule()), 20, sampler=rows, collate_fn=collate)
+        loader = DataLoader(StreamedCrops(28, 0, CropRule()), 20, sampler=rows, collate_fn=collate)
     else:
-        loader = DataLoader(Crops(images, Shapes(28), 0, 60, 0, CropRule()), 20, collate_fn=collate)
+        loader = DataLoader(Crops(images, 28, 0, 60, 0, CropRule()), 20, collate_fn=collate)
     for batch in loader:
         pixels = batch["pixels"].float()
         left, right = (pixels[:, 0, :, column].mean(1) / 2 for column in (0, -1))
@@ -73,7 +73,7 @@ def test_center_crop_is_shortest_side_resized_and_cut():
     rule = CropRule("center")
     image = Image.new("RGB", (100, 60))
     image.paste((255, 0, 0), (20, 0, 80, 60))
-    pixels = rule.cut(image, (28, 28), np.random.default_rng(0))
+    pixels = rule.cut(image, 28, np.random.default_rng(0))
     assert pixels.shape == (3, 28, 28)
     assert center_box(image.size) == (20, 0, 80, 60)
     # Inside the edge's blur all is red.
@@ -95,10 +95,8 @@ def test_random_boxes_lie_in_the_image_and_keep_their_share():
 @pytest.mark.parametrize("change", ["flip", "turn", "roll"])
 def test_changes_rearrange_the_pixels_of_the_crop(change):
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8))
-    plain = CropRule("center").cut(image, (28, 28), np.random.default_rng(0))
-    changed = [
-        CropRule("center", **{change: True}).cut(image, (28, 28), np.random.default_rng(seed)) for seed in range(8)
-    ]
+    plain = CropRule("center").cut(image, 28, np.random.default_rng(0))
+    changed = [CropRule("center", **{change: True}).cut(image, 28, np.random.default_rng(seed)) for seed in range(8)]
     assert any(not torch.equal(crop, plain) for crop in changed)
     for crop in changed:
         assert torch.equal(crop.flatten(1).sort().values, plain.flatten(1).sort().values)
@@ -112,7 +110,7 @@ def test_changes_rearrange_the_pixels_of_the_crop(change):
 
 def test_unreadable_image_gives_way_to_the_next_and_is_named(image_folder):
     (image_folder / "3.png").write_bytes(b"no image")
-    crops = Crops(load_images(str(image_folder)), Shapes(28), 0, 8, 0, CropRule())
+    crops = Crops(load_images(str(image_folder)), 28, 0, 8, 0, CropRule())
     samples = [crops[item] for item in range(8)]
     messages = [message for sample in samples for message in sample["unreadable"]]
     assert len(messages) == 1
@@ -124,7 +122,7 @@ def test_only_unreadable_images_are_an_error(tmp_path):
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"None of the 2 images can be trained on\. 2 cannot be read, 0 are kept"):
-        Crops(load_images(str(tmp_path)), Shapes(28), 0, 4, 0, CropRule())[0]
+        Crops(load_images(str(tmp_path)), 28, 0, 4, 0, CropRule())[0]
 
 
 def test_folder_and_parquet_give_the_same(tmp_path, image_folder):
@@ -133,7 +131,7 @@ def test_folder_and_parquet_give_the_same(tmp_path, image_folder):
     table = datasets.Dataset.from_dict({"image": paths}).cast_column("image", datasets.Image())
     table.to_parquet(tmp_path / "tables" / "images.parquet")
     first, second = (
-        Crops(load_images(str(source)), Shapes(28), 0, 8, 0, CropRule())
+        Crops(load_images(str(source)), 28, 0, 8, 0, CropRule())
         for source in (image_folder, tmp_path / "tables" / "images.parquet")
     )
     assert torch.equal(first[5]["pixels"], second[5]["pixels"])

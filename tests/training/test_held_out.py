@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from training.configuration import Stage
-from training.crops import CropRule, Crops, Shapes
+from training.crops import CropRule, Crops
 from training.distill import distill
 from training.held_out import HeldOut
 from training.images import load_images, split_images
@@ -69,9 +69,9 @@ def test_images_of_one_colour_are_the_same_only_if_it_is_the_same():
 
 def seen_in_training(images, held_out) -> set[int]:
     """Numbers of the photographs that come up in four passes, by their content."""
-    crops = Crops(images, Shapes(28), 0, 4 * len(images), 0, CropRule("center"), held_out.known)
+    crops = Crops(images, 28, 0, 4 * len(images), 0, CropRule("center"), held_out.known)
     rule, random = CropRule("center"), np.random.default_rng(0)
-    all_of_them = {rule.cut(photograph(seed), (28, 28), random).numpy().tobytes(): seed for seed in range(6)}
+    all_of_them = {rule.cut(photograph(seed), 28, random).numpy().tobytes(): seed for seed in range(6)}
     return {all_of_them[crops[item]["pixels"].numpy().tobytes()] for item in range(len(crops))}
 
 

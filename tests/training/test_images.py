@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
 from training.configuration import Stage
-from training.crops import CropRule, Crops, Shapes, StreamedCrops, collate
+from training.crops import CropRule, Crops, StreamedCrops, collate
 from training.distill import distill
 from training.images import decode, load_images, split_images
 from training.journal import read_metrics
@@ -35,7 +35,7 @@ def table(tmp_path, image_folder):
 
 def batches(images, start, stop, workers=0):
     rows = StreamedRows(images, start, stop, seed=0, block=4)
-    crops = StreamedCrops(Shapes(28), 0, CropRule(flip=True))
+    crops = StreamedCrops(28, 0, CropRule(flip=True))
     return list(DataLoader(crops, 4, sampler=rows, num_workers=workers, collate_fn=collate))
 
 
@@ -263,7 +263,7 @@ def test_missing_image_of_a_table_counts_as_unreadable(tiny_distillation, image_
 def test_image_that_is_gone_counts_as_unreadable(image_folder):
     images = load_images(str(image_folder))
     (image_folder / "2.png").unlink()
-    crops = Crops(images, Shapes(28), 0, 8, 0, CropRule())
+    crops = Crops(images, 28, 0, 8, 0, CropRule())
     messages = [message for item in range(8) for message in crops[item]["unreadable"]]
     assert messages == [f"{image_folder}/2.png is not there any more."]
 

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a stage may have of its own: what it trains, how large it shows images, which grids; and images mixed in."""
+"""What a stage trains, validation at several sizes, images mixed in, and the long recipe that has them all."""
 
 import json
 import signal
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -14,7 +13,7 @@ from PIL import Image
 from modeling_alibi_dinov2 import Dinov2AlibiModel
 from training.configuration import DistillationConfig, Stage, read_configuration_file, require_same
 from training.create_student import save_student
-from training.crops import CropRule, Crops, Mixture, Shapes, zoomed_box
+from training.crops import CropRule, Crops, Mixture
 from training.distill import distill
 from training.images import load_images
 from training.journal import read_metrics
@@ -121,66 +120,6 @@ def test_the_long_recipe_runs_through_all_its_stages(tiny_distillation, image_fo
     assert best.config.position_encoding == recipe.get("position_encoding", "alibi")
 
 
-# --- grids ----------------------------------------------------------------------------------------------------------
-
-
-def test_shapes_change_from_batch_to_batch_within_their_aspect():
-    shapes = Shapes(224, aspect=2.0, patch=14, first=100, batch=8, seed=0)
-    batches = [[shapes.of(sample) for sample in range(start, start + 8)] for start in range(100, 1700, 8)]
-    assert all(len(set(batch)) == 1 for batch in batches), "crops of a batch could not be stacked"
-    found = np.array([batch[0] for batch in batches])
-    assert (found % 14 == 0).all()
-    patches, ratios = (found // 14).prod(axis=1), found[:, 0] / found[:, 1]
-    # 16 patches a side; a side is rounded by up to half a patch.
-    assert np.abs(patches / 256 - 1).max() < 0.1
-    assert 1.7 < ratios.max() < 2.2
-    assert 0.5 < np.mean(ratios > 1) / np.mean(ratios < 1) < 2
-    assert len(np.unique(found, axis=0)) >= 5
-    assert {Shapes(224).of(sample) for sample in range(50)} == {(224, 224)}
-
-
-@pytest.mark.parametrize("accumulated", [1, 2])
-def test_a_run_with_mixed_grids_resumes_to_the_same_weights(tiny_distillation, tmp_path, accumulated):
-    # Six samples come before the second stage, which its batches do not divide.
-    stages = [Stage(28, 3, None, 2, 1e-3, 0), Stage(56, 6, None, 4, 1e-3, 0, aspect=2.0)]
-    whole = tiny_distillation(stages=stages, gradient_accumulation_steps=accumulated, checkpoint_every=2)
-    expected = Dinov2AlibiModel.from_pretrained(distill(whole)).state_dict()
-    newest = max((tmp_path / "run" / "checkpoints").iterdir())
-    newest.rename(tmp_path / newest.name)
-    distill(replace(whole, resume=True))
-    found = Dinov2AlibiModel.from_pretrained(tmp_path / "run" / "student").state_dict()
-    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
-
-
-def test_crops_of_any_shape_keep_the_proportions_of_what_they_show():
-    # A disc stays one; random boxes of 3:4 to 4:3 are the exception, on purpose.
-    y, x = np.mgrid[:300, :300] - 149.5
-    image = Image.fromarray(((x**2 + y**2 < 60**2) * 255).astype(np.uint8)).convert("RGB")
-    for rule in (CropRule("center"), CropRule(zoom=230)):
-        random = np.random.default_rng(1)
-        crop = rule.cut(image, (112, 224), random)[0].numpy() > 127
-        while not (crop.any() and not crop[[0, -1]].any() and not crop[:, [0, -1]].any()):
-            crop = rule.cut(image, (112, 224), random)[0].numpy() > 127
-        height, width = (np.flatnonzero(crop.any(axis=axis)).size for axis in (1, 0))
-        assert height == pytest.approx(width, abs=2), rule  # a pixel at each rim
-
-
-def test_a_zoomed_crop_shows_the_image_as_large_as_asked_for():
-    random = np.random.default_rng(0)
-    boxes = np.array([zoomed_box((400, 300), (224, 224), 518, random) for _ in range(2000)])
-    left, top, right, bottom = boxes.T
-    np.testing.assert_allclose(right - left, bottom - top)
-    assert left.min() >= 0
-    assert top.min() >= 0
-    assert right.max() <= 400 + 1e-9
-    assert bottom.max() <= 300 + 1e-9
-    shortest = 224 / (right - left) * 300  # the image's shortest side at the scale of the crop
-    assert 224 <= shortest.min() < 235
-    assert 505 < shortest.max() <= 518
-    # All factors are as likely: half lie below their geometric mean.
-    assert np.mean(shortest < (224 * 518) ** 0.5) == pytest.approx(0.5, abs=0.05)
-
-
 # --- images mixed in ------------------------------------------------------------------------------------------------
 
 
@@ -192,7 +131,7 @@ def test_a_mixture_has_its_share_and_passes_over_each_source_once_before_it_come
             image.putpixel((20, 20), (number, 0, 0))
             image.save(tmp_path / name / f"{number}.png")
     photographs, micrographs = (load_images(str(tmp_path / name)) for name in ("photographs", "micrographs"))
-    crops = Crops(photographs, Shapes(40), 0, 16, 0, CropRule("center"), mixture=Mixture(micrographs, 0.25))
+    crops = Crops(photographs, 40, 0, 16, 0, CropRule("center"), mixture=Mixture(micrographs, 0.25))
     pixels = [crops[item]["pixels"] for item in range(16)]
     grey = [int(crop[1, 0, 0]) == 128 for crop in pixels]
     assert sum(grey) == 4
@@ -202,7 +141,7 @@ def test_a_mixture_has_its_share_and_passes_over_each_source_once_before_it_come
         for kind in (False, True)
     ]
     assert seen == [set(range(12)), set(range(4))]
-    later = Crops(photographs, Shapes(40), 7, 16, 0, CropRule("center"), mixture=Mixture(micrographs, 0.25))
+    later = Crops(photographs, 40, 7, 16, 0, CropRule("center"), mixture=Mixture(micrographs, 0.25))
     assert all(torch.equal(later[item]["pixels"], pixels[7 + item]) for item in range(9))
 
 
@@ -231,8 +170,6 @@ def test_a_run_records_what_was_mixed_in(tiny_distillation, image_folder, tmp_pa
         ({"mixed_images": "m", "mixed_share": 1.0}, r"the share in \(0, 1\)"),
         ({"mixed_images": "m", "mixed_share": 0.5, "streaming": True}, "Streams cannot be mixed"),
         ({"validation_sizes": []}, r"validation_sizes is \[\]; it must hold sizes"),
-        ({"stages": [Stage(28, **STEPS, aspect=2)], "turn": True}, "aspect above 1, but turn"),
-        ({"stages": [Stage(28, **STEPS, zoom=56)], "crop": "center"}, "zoom, which is of random crops"),
     ],
 )
 def test_choices_that_contradict_each_other_are_named(tiny_distillation, values, message):
@@ -244,8 +181,6 @@ def test_choices_that_contradict_each_other_are_named(tiny_distillation, values,
     ("text", "message"),
     [
         ("trainable=heads", "trainable 'heads'; it must be one of all, slopes, weights"),
-        ("zoom=14", "zoom 14; it must be its size, 28 pixels, or more"),
-        ("aspect=0.5", r"aspect 0.5; it must lie in \[1, 4\]"),
     ],
 )
 def test_impossible_choices_of_a_stage_are_named(text, message):
