@@ -63,7 +63,9 @@ class Dinov2AlibiAttention(Dinov2WithRegistersAttention):
         `alibi_distances`, `(h·w, h·w)`, comes in when the bias differs from layer to layer; a bias that all layers
         share is in `attention_mask` already. `alibi_slopes` are those of a layer that has none of its own.
         """
-        slopes = self.alibi_slopes.float() if self.alibi_slopes is not None else alibi_slopes
+        slopes = alibi_slopes if self.alibi_slopes is None else self.alibi_slopes
+        if slopes is not None:
+            slopes = slopes.float().to(hidden_states.device)
         shape = (*hidden_states.shape[:-1], -1, self.head_dim)
         query = self.q_proj(hidden_states).view(shape).transpose(1, 2)
         key = self.k_proj(hidden_states).view(shape).transpose(1, 2)
@@ -73,7 +75,7 @@ class Dinov2AlibiAttention(Dinov2WithRegistersAttention):
             if self.config.alibi_jitter:
                 alibi_distances = alibi_distances + self.config.alibi_jitter * torch.randn_like(alibi_distances)
             distances = pad_prefix(alibi_distances, self.config.num_prefix_tokens)
-            bias = distances_to_bias(distances, slopes.to(query.device)).to(query.dtype)
+            bias = distances_to_bias(distances, slopes).to(query.dtype)
             attention_mask = merge_masks(bias, attention_mask)
         # Where layer norms are kept in another precision than the projections, so is what the encoder has added up.
         if isinstance(attention_mask, torch.Tensor):
@@ -144,7 +146,7 @@ class Dinov2AlibiEncoder(Dinov2AlibiPreTrainedModel, Dinov2WithRegistersEncoder)
         """The slopes that all layers share, `(1,)` or `(heads,)`, float32; `None` if each layer has its own."""
         config = self.config
         if self.alibi_slopes is not None:
-            return self.alibi_slopes.float().to(device)
+            return self.alibi_slopes.float()
         if config.alibi_slopes == "learned":
             return None
         return alibi_slopes(config.alibi_slopes, config.num_attention_heads, config.alibi_slope, device)
