@@ -33,8 +33,11 @@ class Setting:
         return torch.randn(self.batch, 3, self.size, self.size, generator=generator).to(DTYPES[self.dtype])
 
 
-def build_model(case: str, setting: Setting) -> PreTrainedModel:
-    """The model of a case, in evaluation mode; all cases of a setting have the same random weights."""
+def build_model(case: str, setting: Setting, **bias: Any) -> PreTrainedModel:
+    """The model of a case, in evaluation mode; all cases of a setting have the same random weights.
+
+    `bias` are fields of `Dinov2AlibiConfig` for the cases that are an attention path of ours.
+    """
     # Wider than usual, so that attention prefers some tokens to others and a wrong bias shows in the features.
     fields: dict[str, Any] = {
         "initializer_range": 0.1,
@@ -55,7 +58,7 @@ def build_model(case: str, setting: Setting) -> PreTrainedModel:
         positions = {"embeddings.position_embeddings": model.embeddings.position_embeddings}
         model.load_state_dict(ours.state_dict() | positions, strict=True)
     else:
-        model = Dinov2AlibiModel(Dinov2AlibiConfig(**fields, attn_implementation=case))
+        model = Dinov2AlibiModel(Dinov2AlibiConfig(**fields, **bias, attn_implementation=case))
     return model.to(DTYPES[setting.dtype]).eval()
 
 

@@ -7,6 +7,8 @@
   bias per head (`benchmarks.cases.ReferenceModel`), in float32.
 * `reference_bf16`: the same with the student in bfloat16 autocast.
 * `ours`: `training.distill` in bfloat16, teacher and student on whole batches.
+* `compiled`, with `--compile`: ours with teacher and student through `torch.compile`; its first step, which compiles
+  for minutes, is not counted.
 * `processes`: ours in a process of one thread for each core, with the same batches cut between them.
 * `cached`: ours with the teacher's targets in a cache from an earlier pass.
 
@@ -108,9 +110,9 @@ def reference_steps(teacher: Dinov2WithRegistersModel, config: DistillationConfi
 
 
 def our_steps(
-    teacher: Dinov2WithRegistersModel, config: DistillationConfig, store: TensorStore | None
+    teacher: Dinov2WithRegistersModel, config: DistillationConfig, store: TensorStore | None, compiled: bool = False
 ) -> Iterator[None]:
-    """An optimiser step at each `next`, as `training.distill` does it."""
+    """An optimiser step at each `next`, as `training.distill` does it, or with both models compiled."""
     target = Target(teacher, torch.ones(teacher.config.hidden_size), MEAN, STD, store=store)
     distillation = Distillation(
         config,
@@ -118,11 +120,14 @@ def our_steps(
         target,
         create_student(teacher),
         [load_images(str(config.images))],
-        torch.zeros(1, 3, PATCH, PATCH, dtype=torch.uint8),
+        {PATCH: torch.zeros(1, 3, PATCH, PATCH, dtype=torch.uint8)},
         lambda student, folder, weights: None,
     )
     # The low precision of the teacher comes after the student, which is made from its full precision.
     in_low_precision(teacher, torch.bfloat16)
+    if compiled:
+        teacher.compile()
+        distillation.student.compile()
     for _, batch in distillation.batches(0):
         distillation.optimise(batch["pixels"], {PATCHES: 1.0}, RATE)
         yield
@@ -177,9 +182,11 @@ def processes(number: int, width: int, layers: int, config: DistillationConfig) 
             worker.kill()
 
 
-def measure(width: int, layers: int, size: int, batch: int, repeats: int) -> list[dict[str, Any]]:
+def measure(
+    width: int, layers: int, size: int, batch: int, repeats: int, compiled: bool = False
+) -> list[dict[str, Any]]:
     """One row per way."""
-    with tempfile.TemporaryDirectory() as folder, tqdm(total=5 * (repeats + 1), unit="step") as bar:
+    with tempfile.TemporaryDirectory() as folder, tqdm(total=(5 + compiled) * (repeats + 1), unit="step") as bar:
         images = Path(folder) / "images"
         images.mkdir()
         make_photographs(images, batch)
@@ -202,6 +209,8 @@ def measure(width: int, layers: int, size: int, batch: int, repeats: int) -> lis
             "ours": our_steps(make(), config, None),
             "cached": our_steps(make(), config, store),
         }
+        if compiled:
+            ways["compiled"] = our_steps(make(), config, None, compiled=True)
 
         def advance(name: str) -> None:
             bar.set_description(name)
@@ -229,6 +238,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224, help="side of the crops in pixels")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--compile", action="store_true", help="measure compiled models, too")
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--width", type=int, default=384, help=f"a multiple of {HEAD_DIM}")
     parser.add_argument("--output", type=Path, help="JSON file")
@@ -243,7 +253,7 @@ def main() -> None:
             f"size {options.size} must be a multiple of {PATCH}, width {options.width} of {HEAD_DIM}, batch and "
             "repeats at least 1"
         )
-    rows = measure(options.width, options.layers, options.size, options.batch, options.repeats)
+    rows = measure(options.width, options.layers, options.size, options.batch, options.repeats, options.compile)
     settings = {name: getattr(options, name) for name in ("size", "batch", "repeats", "layers", "width")}
     if options.output:
         write_json(options.output, {"machine": machine_facts(), "settings": settings, "rows": rows})

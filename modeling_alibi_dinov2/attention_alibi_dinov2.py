@@ -14,7 +14,6 @@ from transformers.models.dinov2_with_registers.modeling_dinov2_with_registers im
 
 from .alibi_bias import (
     GridSize,
-    alibi_slopes,
     combine_axes,
     distances_to_bias,
     largest_distance,
@@ -32,8 +31,14 @@ ATTENTION_IMPLEMENTATIONS = ("sdpa", "eager", BLOCKWISE, "flex_attention")
 BLOCK_BYTES = 16 * 2**20
 
 
-def fixed_bias(config: Dinov2AlibiConfig, grid_size: GridSize, hidden_states: torch.Tensor) -> torch.Tensor:
+def shared_bias(
+    config: Dinov2AlibiConfig, slopes: torch.Tensor, grid_size: GridSize, hidden_states: torch.Tensor
+) -> torch.Tensor:
     """The bias that all layers share, `(1, 1 or heads, tokens, tokens)`, in the dtype of the queries to come.
+
+    Args:
+        slopes: `(1,)` or `(heads,)`, float32.
+        hidden_states: what the first layer gets.
 
     It lives as long as one forward pass: building it takes less than a hundredth of that, and a bias that outlived the
     pass would hold gigabytes for large images.
@@ -42,14 +47,7 @@ def fixed_bias(config: Dinov2AlibiConfig, grid_size: GridSize, hidden_states: to
     autocast = torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
     dtype = torch.get_autocast_dtype(device.type) if autocast else hidden_states.dtype
     distances = pad_prefix(config_distances(config, grid_size, device=device), config.num_prefix_tokens)
-    return distances_to_bias(distances, alibi_slopes(config.alibi_slopes, config.num_attention_heads, device)).to(dtype)
-
-
-def layer_slopes(module: Dinov2WithRegistersAttention, device: torch.device) -> torch.Tensor:
-    """Slopes of one attention layer, `(heads,)` or `(1,)`, float32: the learned ones or the fixed ones."""
-    if module.alibi_slopes is not None:
-        return module.alibi_slopes.float()
-    return alibi_slopes(module.config.alibi_slopes, module.config.num_attention_heads, device=device)
+    return distances_to_bias(distances, slopes).to(dtype)
 
 
 def query_blocks(num_patches: int, bytes_per_query: int) -> Iterator[slice]:
@@ -68,6 +66,7 @@ def alibi_blockwise_attention_forward(
     dropout: float = 0.0,
     scaling: float | None = None,
     grid_size: GridSize | None = None,
+    alibi_slopes: torch.Tensor | None = None,
     **kwargs,
 ) -> tuple[torch.Tensor, None]:
     """Exact attention in blocks of queries through SDPA; memory grows with the tokens, not with their square.
@@ -76,13 +75,13 @@ def alibi_blockwise_attention_forward(
         query, key, value: `(B, heads, tokens, head_dim)`.
         attention_mask: `None`, or the caller's own mask, broadcastable to `(B, heads, tokens, tokens)`.
         grid_size: rows and columns of patches; `None` for a model without bias.
+        alibi_slopes: of this layer, `(heads,)` or `(1,)`, float32; needed with a bias.
 
     Returns:
         The output `(B, tokens, heads, head_dim)`, and `None` for the weights, which are never formed.
     """
     prefix = module.config.num_prefix_tokens
     num_patches = query.shape[2] - prefix
-    slopes = layer_slopes(module, query.device) if grid_size is not None else None
 
     def attend(block: slice, slopes: torch.Tensor | None) -> torch.Tensor:
         tokens = slice(block.start + prefix, block.stop + prefix)
@@ -97,11 +96,12 @@ def alibi_blockwise_attention_forward(
 
     # The prefix tokens have no bias: a block of their own, numbered before the first patch.
     outputs = [attend(slice(-prefix, 0), None)]
-    heads = 1 if slopes is None else len(slopes)
+    heads = 1 if alibi_slopes is None else len(alibi_slopes)
     # Kept for the backward pass, the blocks' biases would add up to the tensor this function avoids.
     recompute = torch.is_grad_enabled() and query.requires_grad
     for block in query_blocks(num_patches, heads * query.shape[2] * 4):
-        outputs.append(checkpoint(attend, block, slopes, use_reentrant=False) if recompute else attend(block, slopes))
+        arguments = (block, alibi_slopes)
+        outputs.append(checkpoint(attend, *arguments, use_reentrant=False) if recompute else attend(*arguments))
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
 
 
@@ -114,6 +114,7 @@ def alibi_flex_attention_forward(
     dropout: float = 0.0,
     scaling: float | None = None,
     grid_size: GridSize | None = None,
+    alibi_slopes: torch.Tensor | None = None,
     **kwargs,
 ) -> tuple[torch.Tensor, None]:
     """FlexAttention whose score function computes the bias from coordinates; made for CUDA.
@@ -135,10 +136,10 @@ def alibi_flex_attention_forward(
             f"attn_implementation='sdpa' or '{BLOCKWISE}'."
         )
     score_mod = None
-    if grid_size is not None:
+    if grid_size is not None and alibi_slopes is not None:
         config, (height, width) = module.config, grid_size
         prefix = config.num_prefix_tokens
-        slopes = layer_slopes(module, query.device).expand(query.shape[1])
+        slopes = alibi_slopes.expand(query.shape[1])
         if config.alibi_normalize:
             slopes = slopes / largest_distance(
                 grid_size, metric=config.alibi_metric, wrap=config.alibi_wrap, device=query.device

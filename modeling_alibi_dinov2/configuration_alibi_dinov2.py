@@ -9,6 +9,7 @@ from transformers.models.dinov2_with_registers.configuration_dinov2_with_registe
 POSITION_ENCODINGS = ("alibi", "none")
 METRICS = ("euclidean", "manhattan")
 SLOPES = ("constant", "geometric", "learned")
+SLOPES_PER = ("head_and_layer", "head", "layer", "model")
 
 
 @strict
@@ -36,7 +37,14 @@ class Dinov2AlibiConfig(Dinov2WithRegistersConfig):
             Whether distances are divided by the largest one of the grid. The slope per patch then depends on the grid:
             keep the tile size fixed when a large image is tiled.
         alibi_slopes (`"constant"`, `"geometric"` or `"learned"`, defaults to `"constant"`):
-            1 for every head; `2^(-8(k+1)/H)` for head `k` of `H`; or one trainable value per head and layer.
+            One fixed number for every head and layer; `2^(-8(k+1)/H)` for head `k` of `H`; or trainable numbers, which
+            may become negative: a head then prefers what is far away.
+        alibi_slopes_per (`"head_and_layer"`, `"head"`, `"layer"` or `"model"`, defaults to `"head_and_layer"`):
+            What has a learned slope of its own. With one per model the learned bias costs no more than the constant
+            one; with one per head or layer the forward has a bias for each.
+        alibi_slope (`float` or `None`, defaults to `None`):
+            The constant slope, `None` for the published 1; or where learned slopes start, `None` for random numbers
+            from [0, 1), as published. A saved model has its learned slopes among its weights.
         alibi_jitter (`float`, defaults to 0.0):
             Standard deviation of the noise added to the distances, drawn afresh in each layer (for analysis only).
         classifier_dropout (`float`, defaults to 0.1):
@@ -58,6 +66,8 @@ class Dinov2AlibiConfig(Dinov2WithRegistersConfig):
     alibi_wrap: bool = True
     alibi_normalize: bool = True
     alibi_slopes: str = "constant"
+    alibi_slopes_per: str = "head_and_layer"
+    alibi_slope: float | int | None = None
     alibi_jitter: float | int = 0.0
     classifier_dropout: float | int = 0.1
     semantic_loss_ignore_index: int = 255
@@ -82,6 +92,7 @@ class Dinov2AlibiConfig(Dinov2WithRegistersConfig):
             ("position_encoding", POSITION_ENCODINGS),
             ("alibi_metric", METRICS),
             ("alibi_slopes", SLOPES),
+            ("alibi_slopes_per", SLOPES_PER),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"`{name}` is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}.")
@@ -93,6 +104,8 @@ class Dinov2AlibiConfig(Dinov2WithRegistersConfig):
             )
         if not 0 <= self.alibi_jitter < float("inf"):
             raise ValueError(f"`alibi_jitter` is {self.alibi_jitter}; it must be 0 (no noise) or a positive number.")
+        if self.alibi_slope is not None and not -float("inf") < self.alibi_slope < float("inf"):
+            raise ValueError(f"`alibi_slope` is {self.alibi_slope}; it must be a finite number, or None.")
         if not 0 <= self.classifier_dropout <= 1:
             raise ValueError(f"`classifier_dropout` is {self.classifier_dropout}; it must lie in [0, 1].")
         if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:
@@ -112,12 +125,25 @@ class Dinov2AlibiConfig(Dinov2WithRegistersConfig):
                     f"of {divisors}."
                 )
 
-    def validate_position_encoding(self):
-        if self.position_encoding == "none" and (self.alibi_slopes != "constant" or self.alibi_jitter):
+    def validate_slopes(self):
+        if self.alibi_slopes != "learned" and self.alibi_slopes_per != "head_and_layer":
             raise ValueError(
-                f"`position_encoding` is 'none', which has no bias, but `alibi_slopes` is {self.alibi_slopes!r} and "
-                f"`alibi_jitter` is {self.alibi_jitter}. Set `position_encoding='alibi'`, or leave the two at "
-                "'constant' and 0."
+                f"`alibi_slopes_per` is {self.alibi_slopes_per!r}, which is of learned slopes, but `alibi_slopes` is "
+                f"{self.alibi_slopes!r}. Set `alibi_slopes='learned'`, or leave it at 'head_and_layer'."
+            )
+        if self.alibi_slopes == "geometric" and self.alibi_slope is not None:
+            raise ValueError(
+                f"`alibi_slope` is {self.alibi_slope}, but geometric slopes follow from the number of heads. Leave it "
+                "at None, or choose `alibi_slopes='constant'` or 'learned'."
+            )
+
+    def validate_position_encoding(self):
+        given = self.alibi_slopes != "constant" or self.alibi_slope is not None or self.alibi_jitter
+        if self.position_encoding == "none" and given:
+            raise ValueError(
+                f"`position_encoding` is 'none', which has no bias, but `alibi_slopes` is {self.alibi_slopes!r}, "
+                f"`alibi_slope` is {self.alibi_slope} and `alibi_jitter` is {self.alibi_jitter}. Set "
+                "`position_encoding='alibi'`, or leave the three at 'constant', None and 0."
             )
 
 

@@ -46,6 +46,7 @@ STOCK_PARTS = (
         "the layers call the subclass as they call it",
         ("hidden_states", "attention_mask", "kwargs"),
     ),
+    StockPart(f"{DINOV2}.Dinov2WithRegistersLayer.__init__", "the encoder is made of it", ("config",)),
     StockPart(f"{DINOV2}.Dinov2WithRegistersLayer", "its attention is replaced", attributes=("attention",)),
     StockPart(
         f"{DINOV2}.Dinov2WithRegistersLayer.forward",
@@ -120,6 +121,7 @@ STOCK_PARTS = (
     StockPart("utils.generic.can_return_tuple", "serves `return_dict=False`"),
     StockPart("initialization.trunc_normal_", "draws tokens, unless they are being loaded", ("tensor", "mean", "std")),
     StockPart("initialization.zeros_", "clears tokens, unless they are being loaded", ("tensor",)),
+    StockPart("initialization.constant_", "sets slopes, unless they are being loaded", ("tensor", "val")),
     StockPart("initialization.uniform_", "draws slopes, unless they are being loaded", ("tensor", "a", "b")),
     StockPart("modeling_outputs.BackboneOutput", "is returned", ("feature_maps", "hidden_states", "attentions")),
     StockPart("modeling_outputs.BaseModelOutput", "is in annotations"),

@@ -78,14 +78,14 @@ def test_rolled_image_rolls_the_students_features_and_not_the_teachers(teacher, 
 
 
 def test_student_equals_the_teacher_with_zeroed_embedding_and_the_bias_as_mask(teacher, student):
-    from modeling_alibi_dinov2.attention_alibi_dinov2 import fixed_bias
+    from modeling_alibi_dinov2.attention_alibi_dinov2 import shared_bias
 
     pixels = preprocess(teacher, [noise_images(1, 112)[0]], 112)
     with torch.no_grad():
         embedding = teacher.model.embeddings.position_embeddings
         original = embedding.clone()
         embedding.zero_()
-        bias = fixed_bias(student.model.config, (8, 8), pixels)
+        bias = shared_bias(student.model.config, torch.ones(1), (8, 8), pixels)
         expected = teacher.model(pixels, attention_mask=bias).last_hidden_state
         embedding.copy_(original)
         found = student.model(pixels).last_hidden_state

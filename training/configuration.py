@@ -13,6 +13,7 @@ from training.crops import CROPS, CropRule
 from training.precision import PRECISIONS
 from training.target import TokenWeights
 
+TRAINABLE = ("all", "slopes", "weights")
 TRACKERS = ("tensorboard", "trackio")
 # What may differ between a run and its resumption: nothing that changes a weight.
 FREE_ON_RESUME = frozenset(
@@ -20,11 +21,12 @@ FREE_ON_RESUME = frozenset(
     | {"trackers"}
 )
 AT_LEAST_ONE = (
-    *("validation_count", "validation_size", "shuffle_buffer", "gradient_accumulation_steps", "watch_size"),
+    *("validation_count", "shuffle_buffer", "gradient_accumulation_steps", "watch_size"),
     *("log_every", "validate_every", "checkpoint_every", "keep_checkpoints"),
 )
 AT_LEAST_ZERO = ("class_token_weight", "register_weight", "weight_decay", "zero_channel_count", "seed", "workers")
-STAGE_FIELDS = {"epochs": float, "learning_rate": float, "layer_weight": float, "images": str}  # the others are int
+# How fields of a stage are read from the command line; the others are int.
+STAGE_FIELDS = {"epochs": float, "learning_rate": float, "layer_weight": float, "images": str, "trainable": str}
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class Stage:
         layer_weight: what the configuration's `layers` count together, beside the patch tokens' 1. They guide the
             student early on; towards the end what is left of their weight is taken from what is asked for.
         images: images of this stage, as in the configuration, if they are not the run's.
+        trainable: `"all"`, `"slopes"` (nothing but learned slopes) or `"weights"` (all but those, which is faster: a
+            bias without a gradient has the fused kernels).
     """
 
     size: int
@@ -51,6 +55,7 @@ class Stage:
     warmup_steps: int = 50
     layer_weight: float = 1.0
     images: str | None = None
+    trainable: str = "all"
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):
@@ -64,6 +69,8 @@ class Stage:
             raise ValueError(f"A stage has learning_rate {self.learning_rate}; it must be positive, such as 4e-5.")
         if not 0 <= self.layer_weight < float("inf"):
             raise ValueError(f"A stage has layer_weight {self.layer_weight}; it must be 0 or more.")
+        if self.trainable not in TRAINABLE:
+            raise ValueError(f"A stage has trainable {self.trainable!r}; it must be one of {', '.join(TRAINABLE)}.")
         if not 0 <= self.warmup_steps <= (self.steps or float("inf")):
             raise ValueError(
                 f"A stage has warmup_steps {self.warmup_steps}; it must lie in [0, {self.steps}], its steps."
@@ -91,8 +98,11 @@ class DistillationConfig:
     Args:
         teacher: Hub id or folder of the frozen teacher, a DINOv2 with or without registers.
         student: folder of the student to start from; made from the teacher if not given.
-        position_encoding, alibi_slopes: of a student that is made from the teacher, as in `Dinov2AlibiConfig`.
+        position_encoding, alibi_slopes, alibi_slopes_per, alibi_slope: of a student that is made from the teacher, as
+            in `Dinov2AlibiConfig`.
         images: folder of images, parquet file or folder of them, or Hub id of a data set with an `image` column.
+        mixed_images: other images, such as micrographs, of which each stage sees a share.
+        mixed_share: how large it is, in [0, 1).
         output: folder of the run: configuration, metrics, checkpoints, and the student at the end.
         stages: the stages of training, one after the other.
         split: split of the images, `"all"` for all of them; see `training.images.load_images`.
@@ -103,7 +113,7 @@ class DistillationConfig:
             (of a stream the first).
         validation_split: split of `validation_images`, if they have several.
         validation_count: number of validation images; training never sees them, nor others that show the same.
-        validation_size: side of their centre crops in pixels.
+        validation_sizes: sides of their centre crops in pixels; of several, the mean loss decides what is best.
         crop: `"random"` (random resized crops) or `"center"` (shortest side resized, centre crop, as published).
         crop_scale: smallest share of an image's area in a random crop, in (0, 1].
         flip, turn, roll: whether crops are mirrored (half of them), turned by multiples of 90°, rolled on the torus.
@@ -140,7 +150,11 @@ class DistillationConfig:
     student: str | None = None
     position_encoding: str = "alibi"
     alibi_slopes: str = "constant"
+    alibi_slopes_per: str = "head_and_layer"
+    alibi_slope: float | None = None
     images: str | None = None
+    mixed_images: str | None = None
+    mixed_share: float = 0.0
     output: str | None = None
     stages: list[Stage] = field(default_factory=list)
     split: str = "train"
@@ -150,7 +164,7 @@ class DistillationConfig:
     validation_images: str | None = None
     validation_split: str | None = None
     validation_count: int = 32
-    validation_size: int = 224
+    validation_sizes: list[int] = field(default_factory=lambda: [224])
     crop: str = "random"
     crop_scale: float = 0.25
     flip: bool = False
@@ -198,6 +212,15 @@ class DistillationConfig:
             )
         if not 0 < self.crop_scale <= 1:
             raise ValueError(f"crop_scale is {self.crop_scale}; it must lie in (0, 1].")
+        if not self.validation_sizes or min(self.validation_sizes) < 1:
+            raise ValueError(f"validation_sizes is {self.validation_sizes}; it must hold sizes of 1 pixel or more.")
+        if bool(self.mixed_images) != (self.mixed_share > 0) or not 0 <= self.mixed_share < 1:
+            raise ValueError(
+                f"mixed_images is {self.mixed_images!r} and mixed_share {self.mixed_share}; give both, the share in "
+                "(0, 1), or neither."
+            )
+        if self.streaming and self.mixed_images:
+            raise ValueError("Streams cannot be mixed. Leave mixed_images out, or read without streaming.")
         if not 0 <= self.max_unreadable <= 1:
             raise ValueError(f"max_unreadable is {self.max_unreadable}; it must lie in [0, 1].")
         for name in AT_LEAST_ONE:
@@ -224,7 +247,7 @@ class DistillationConfig:
                     f"gradient_accumulation_steps {self.gradient_accumulation_steps} do not divide; it must be a "
                     f"multiple of {self.gradient_accumulation_steps * processes}."
                 )
-        sizes = {"A stage's size": [stage.size for stage in self.stages], "validation_size": [self.validation_size]}
+        sizes = {"A stage's size": [stage.size for stage in self.stages], "validation_sizes": self.validation_sizes}
         for name, size in ((name, size) for name, values in sizes.items() for size in values):
             if size % patch_size:
                 raise ValueError(f"{name} is {size}; it must be a multiple of the patch size, {patch_size} pixels.")
@@ -244,10 +267,18 @@ class DistillationConfig:
         """The images of each stage."""
         return [stage.images or str(self.images) for stage in self.stages]
 
+    @property
+    def other_sources(self) -> list[str]:
+        """The images that the validation is taken from, and those that are mixed in."""
+        return [str(self.images), *([self.mixed_images] if self.mixed_images else [])]
+
     def with_steps(self, images: Mapping[str, int]) -> "DistillationConfig":
         """The configuration with all epochs counted in steps, for a number of training images by source."""
         pairs = zip(self.stages, self.sources, strict=True)
-        return replace(self, stages=[stage.with_steps(images[source]) for stage, source in pairs])
+        # An epoch of a mixture passes over the stage's own images once.
+        return replace(
+            self, stages=[stage.with_steps(round(images[source] / (1 - self.mixed_share))) for stage, source in pairs]
+        )
 
 
 def parse_configuration(arguments: Sequence[str] | None = None) -> DistillationConfig:
@@ -292,6 +323,8 @@ def require_same(config: DistillationConfig, saved: dict[str, Any]) -> None:
     current = asdict(config)
     # A run of an older version lacks newer fields; it did what their defaults do.
     values = {name: value for name, value in saved.items() if name in current}
+    if "validation_size" in saved:
+        values["validation_sizes"] = [saved["validation_size"]]
     values["stages"] = [Stage(**stage) for stage in saved["stages"]]
     previous = asdict(DistillationConfig(**values))
     changed = [

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, PreTrainedCo
 from alibi_dinov2.command import run
 from alibi_dinov2.io.files import new_folder, require_new_folder
 from modeling_alibi_dinov2 import Dinov2AlibiConfig, Dinov2AlibiImageProcessor, Dinov2AlibiModel
-from modeling_alibi_dinov2.configuration_alibi_dinov2 import METRICS, POSITION_ENCODINGS, SLOPES
+from modeling_alibi_dinov2.configuration_alibi_dinov2 import METRICS, POSITION_ENCODINGS, SLOPES, SLOPES_PER
 
 TEACHER_TYPES = ("dinov2", "dinov2_with_registers")
 POSITION_EMBEDDING = "embeddings.position_embeddings"
@@ -126,8 +126,10 @@ def main() -> None:
     parser.add_argument("--teacher", required=True, help="Hub id or folder of a DINOv2, with or without registers")
     parser.add_argument("--output", required=True, type=Path, help="folder to make")
     parser.add_argument("--alibi-slopes", choices=SLOPES, default="constant")
+    parser.add_argument("--alibi-slopes-per", choices=SLOPES_PER, default="head_and_layer", help="of learned slopes")
+    parser.add_argument("--alibi-slope", type=float, help="the constant slope, or where learned ones start")
     add_bias_arguments(parser)
-    parser.add_argument("--seed", type=int, default=0, help="for learned slopes, which start at random")
+    parser.add_argument("--seed", type=int, default=0, help="for learned slopes that start at random")
 
     def command(arguments: argparse.Namespace) -> None:
         choices = dict(vars(arguments))

@@ -49,6 +49,23 @@ class CropRule:
         return torch.from_numpy(np.ascontiguousarray(np.moveaxis(pixels, -1, 0)))
 
 
+@dataclass(frozen=True)
+class Mixture:
+    """Images of which some samples are.
+
+    Args:
+        images: from `load_images`.
+        share: of the samples, in (0, 1).
+    """
+
+    images: datasets.Dataset
+    share: float
+
+    def before(self, sample: int) -> int:
+        """How many of the samples before this one are of these images; one more after each that is."""
+        return int(sample * self.share)
+
+
 class Crops(Dataset):
     """Square crops of a stage: item `k` is a pure function of the images, the seed and the run's sample number.
 
@@ -62,6 +79,7 @@ class Crops(Dataset):
         seed: of order and crops.
         rule: how to cut.
         kept_out: recognises the images for validation.
+        mixture: other images, of which a share of the samples is.
     """
 
     def __init__(
@@ -73,9 +91,10 @@ class Crops(Dataset):
         seed: int,
         rule: CropRule,
         kept_out: KnownImages | None = None,
+        mixture: Mixture | None = None,
     ) -> None:
         self.images, self.size, self.start, self.stop, self.seed, self.rule = images, size, start, stop, seed, rule
-        self.kept_out = kept_out
+        self.kept_out, self.mixture = kept_out, mixture
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -83,18 +102,26 @@ class Crops(Dataset):
     def __getitem__(self, item: int) -> dict[str, Any]:
         """`pixels` `(3, size, size)` uint8, and `unreadable` and `held_out`, the messages of images passed over."""
         sample = self.start + item
-        count = len(self.images)
+        images, number = self.source_of(sample)
+        count = len(images)
         passed: dict[str, list[str]] = {"unreadable": [], "held_out": []}
         for attempt in range(count):
-            epoch, position = divmod(sample + attempt, count)
+            epoch, position = divmod(number + attempt, count)
             row = int(order_of(count, self.seed, epoch)[position])
-            image = trainable(self.images[row]["image"], f"row {row}", self.kept_out, passed)
+            image = trainable(images[row]["image"], f"row {row}", self.kept_out, passed)
             if image:
                 return make_sample(image, sample, self.size, self.seed, self.rule) | passed
         raise ValueError(f"None of the {count} images can be trained on. {describe(passed)}")
 
+    def source_of(self, sample: int) -> tuple[datasets.Dataset, int]:
+        """The images that a sample is of, and how many samples before it are of them."""
+        if self.mixture is None:
+            return self.images, sample
+        before, after = self.mixture.before(sample), self.mixture.before(sample + 1)
+        return (self.mixture.images, before) if after > before else (self.images, sample - before)
 
-@lru_cache(maxsize=2)
+
+@lru_cache(maxsize=4)  # two passes, each over the images and over those that are mixed in
 def order_of(count: int, seed: int, epoch: int) -> np.ndarray:
     """Order of so many images in one pass."""
     return np.random.default_rng((seed, epoch)).permutation(count)

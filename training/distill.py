@@ -40,6 +40,7 @@ from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor, Dinov2AlibiModel
 from training.checkpoints import find_checkpoints, read_streams, writing
 from training.configuration import DistillationConfig, parse_configuration, require_same
 from training.create_student import create_student, load_teacher, student_processor
+from training.crops import Mixture
 from training.distillation import Distillation, TrainingDiverged, make_accelerator
 from training.held_out import HeldOut
 from training.images import Images, decode, load_images, split_images
@@ -60,7 +61,8 @@ def load_student(config: DistillationConfig, teacher: PreTrainedModel) -> Dinov2
         ValueError: its width or patch size is not the teacher's, or its tokens or layers that are to be compared.
     """
     if not config.student:
-        return create_student(teacher, position_encoding=config.position_encoding, alibi_slopes=config.alibi_slopes)
+        names = ("position_encoding", "alibi_slopes", "alibi_slopes_per", "alibi_slope")
+        return create_student(teacher, **{name: getattr(config, name) for name in names})
     student = Dinov2AlibiModel.from_pretrained(config.student, dtype=torch.float32)
     compared = ["num_register_tokens"] * (config.register_weight > 0) + ["num_hidden_layers"] * bool(config.layers)
     for name in ("hidden_size", "patch_size", *compared):
@@ -73,10 +75,19 @@ def load_student(config: DistillationConfig, teacher: PreTrainedModel) -> Dinov2
     return student
 
 
+def require_slopes(config: DistillationConfig, student: Dinov2AlibiModel) -> None:
+    """Raise a `ValueError` if a stage is to train slopes that the student has not."""
+    if any(stage.trainable == "slopes" for stage in config.stages) and student.config.alibi_slopes != "learned":
+        raise ValueError(
+            f"A stage trains slopes, but the student's alibi_slopes is {student.config.alibi_slopes!r}. Make a student "
+            "with 'learned' ones, by --alibi_slopes or training.create_student, or leave trainable out."
+        )
+
+
 def load_all(config: DistillationConfig) -> tuple[dict[str, Images], datasets.Dataset]:
     """Training images by source, and images for validation."""
     load = partial(load_images, split=config.split, column=config.image_column)
-    images = {source: load(source, streaming=config.streaming) for source in {str(config.images), *config.sources}}
+    images = {source: load(source, streaming=config.streaming) for source in {*config.sources, *config.other_sources}}
     held_out = load(config.validation_images, split=config.validation_split) if config.validation_images else None
     training, held_out = split_images(images[str(config.images)], held_out, config.validation_count)
     return images | {str(config.images): training}, held_out
@@ -189,10 +200,11 @@ def distill(config: DistillationConfig, stop: Stop | None = None) -> Path:
     set_seed(config.seed)
     teacher = load_teacher(str(config.teacher))
     student = load_student(config, teacher)
+    require_slopes(config, student)
     config.require_possible(accelerator.num_processes, student.config.patch_shape[0])
     teacher_processor = AutoImageProcessor.from_pretrained(config.teacher, backend="pil")
     processor = student_processor(teacher_processor, student.config.patch_shape[0])
-    held_out = HeldOut.read(to_validate, config.validation_size)
+    held_out = HeldOut.read(to_validate, config.validation_sizes)
     if saved:
         channels = saved["zeroed_channels"]
     else:
@@ -220,6 +232,7 @@ def distill(config: DistillationConfig, stop: Stop | None = None) -> Path:
         partial(save_student, processor=processor),
         watcher(*watched, processor, run, accelerator.is_main_process) if watched else None,
         held_out.known,
+        Mixture(images[config.mixed_images], config.mixed_share) if config.mixed_images else None,
         read_streams(checkpoint) if checkpoint else None,
         stop,
     )

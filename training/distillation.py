@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import (
     DataLoaderConfiguration,
+    DistributedDataParallelKwargs,
     ProjectConfiguration,
     broadcast_object_list,
     gather_object,
@@ -24,7 +25,7 @@ from tqdm.auto import tqdm
 from modeling_alibi_dinov2 import Dinov2AlibiModel
 from training.checkpoints import save_checkpoint
 from training.configuration import DistillationConfig, Stage
-from training.crops import Crops, StreamedCrops, collate
+from training.crops import Crops, Mixture, StreamedCrops, collate
 from training.images import Images
 from training.journal import Journal
 from training.known_images import KnownImages
@@ -38,6 +39,8 @@ VALIDATION_BATCH = 8
 
 def make_accelerator(config: DistillationConfig) -> Accelerator:
     """An accelerator that cuts each batch between the processes, so that their number does not change the run."""
+    # Processes would wait for the gradients of what a stage does not train.
+    partly = any(stage.trainable != "all" for stage in config.stages)
     return Accelerator(
         mixed_precision=choose_precision(config.mixed_precision)[0],
         gradient_accumulation_steps=config.gradient_accumulation_steps,
@@ -45,6 +48,7 @@ def make_accelerator(config: DistillationConfig) -> Accelerator:
         project_config=ProjectConfiguration(config.output, logging_dir=str(Path(str(config.output)) / "trackers")),
         dataloader_config=DataLoaderConfiguration(split_batches=True),
         step_scheduler_with_optimizer=False,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)] if partly else [],
     )
 
 
@@ -79,10 +83,11 @@ class Distillation:
         target: what the student is to match, from the frozen teacher.
         student: the model to train.
         images: training images of each stage, from `load_images`.
-        validation_pixels: `(N, 3, H, W)` uint8, never trained on.
+        validation_pixels: by size, `(N, 3, size, size)` uint8, never trained on.
         save_student: writes a student into a folder, with weights gathered from all processes.
         on_validation: called with the step and the student after a validation; returns metrics.
         kept_out: recognises the images for validation among those for training.
+        mixture: images that a share of the samples of every stage is of.
         places: where the run is in its streams, as a checkpoint has it.
         stop: whether a signal has asked for the end.
     """
@@ -94,26 +99,30 @@ class Distillation:
         target: Target,
         student: Dinov2AlibiModel,
         images: Sequence[Images],
-        validation_pixels: torch.Tensor,
+        validation_pixels: Mapping[int, torch.Tensor],
         save_student: Callable[[Dinov2AlibiModel, Path, dict[str, torch.Tensor]], None],
         on_validation: Callable[[int, Dinov2AlibiModel], dict[str, Any]] | None = None,
         kept_out: KnownImages | None = None,
+        mixture: Mixture | None = None,
         places: Mapping[str, dict[str, int]] | None = None,
         stop: Stop | None = None,
     ) -> None:
         self.config, self.accelerator, self.images = config, accelerator, images
         self.save_student, self.on_validation = save_student, on_validation
-        self.target, self.kept_out, self.stop = target, kept_out, stop or Stop()
+        self.target, self.kept_out, self.mixture, self.stop = target, kept_out, mixture, stop or Stop()
         started = {source: Place(**place) for source, place in (places or {}).items()}
         self.places = {source: [started.get(source, Place())] for source in config.sources}
         self.student_prefix = student.config.num_prefix_tokens
         # No patch is hidden, so the mask token gets no gradient, for which several processes would wait in vain.
         student.embeddings.mask_token.requires_grad_(False)
-        trainable = [parameter for parameter in student.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(trainable, lr=0.0, weight_decay=config.weight_decay)
-        self.student, self.optimizer = accelerator.prepare(student, optimizer)
-        batches = validation_pixels.to(accelerator.device).split(VALIDATION_BATCH)
-        self.validation = [(pixels, self.targets(pixels, [PATCHES])[PATCHES]) for pixels in batches]
+        self.student, self.optimizer = accelerator.prepare(student, make_optimizer(student, config.weight_decay))
+        self.validation = {
+            size: [
+                (pixels, self.targets(pixels, [PATCHES])[PATCHES])
+                for pixels in crops.to(accelerator.device).split(VALIDATION_BATCH)
+            ]
+            for size, crops in validation_pixels.items()
+        }
         self.journal = Journal(Path(config.output or ""), writes=accelerator.is_main_process)
 
     def targets(self, pixels: torch.Tensor, names: Collection[str]) -> dict[str, torch.Tensor]:
@@ -128,17 +137,20 @@ class Distillation:
             return read_tokens(self.student, seen, names, self.student_prefix)
 
     @torch.no_grad()
-    def validate(self) -> float:
-        """Mean loss of the patch tokens of the validation images."""
+    def validate(self) -> dict[str, float]:
+        """Mean loss of the patch tokens of the validation images; with several sizes their mean, and that of each."""
         self.student.eval()
-        total = sum(
-            cosine_loss(self.tokens(pixels, [PATCHES])[PATCHES], target).item() * len(pixels)
-            for pixels, target in self.validation
-        )
+        losses = {}
+        for size, batches in self.validation.items():
+            total = sum(
+                cosine_loss(self.tokens(pixels, [PATCHES])[PATCHES], target).item() * len(pixels)
+                for pixels, target in batches
+            )
+            losses[f"validation_loss_{size}"] = total / sum(len(pixels) for pixels, _ in batches)
         self.student.train()
-        loss = total / sum(len(pixels) for pixels, _ in self.validation)
+        mean = {"validation_loss": sum(losses.values()) / len(losses)}
         # One figure for all processes: if theirs differed by rounding, some would wait for others to save the best.
-        return broadcast_object_list([loss])[0]
+        return broadcast_object_list([mean | losses if len(losses) > 1 else mean])[0]
 
     def batches(self, start: int) -> Iterator[tuple[int, dict[str, Any]]]:
         """Batches from an optimiser step on, each with the step that it belongs to."""
@@ -163,7 +175,8 @@ class Distillation:
             "worker_init_fn": ignore_signals,
         }
         if isinstance(images, Dataset):
-            crops = Crops(images, stage.size, first, last, config.seed, config.crop_rule, self.kept_out)
+            rule = config.crop_rule
+            crops = Crops(images, stage.size, first, last, config.seed, rule, self.kept_out, self.mixture)
             loader = DataLoader(crops, **options)
         else:
             source = config.sources[number]
@@ -200,6 +213,7 @@ class Distillation:
         for step, batch in self.batches(start):
             stage, _ = stage_at(config.stages, step)
             rate = learning_rate_at(config.stages, step)
+            choose_trainable(accelerator.unwrap_model(self.student), stage.trainable)
             losses.append(self.optimise(batch["pixels"], config.token_weights(stage).by_name(), rate))
             asked = self.share(step, batch)
             if not accelerator.sync_gradients:
@@ -257,6 +271,7 @@ class Distillation:
             # Of a stream nobody knows the length; a block is known to be there, and what was read.
             read = max(config.shuffle_buffer, samples_before(config.stages, step + 1))
             known = len(images) if isinstance(images, Dataset) else read
+            known += len(self.mixture.images) if self.mixture else 0
             messages = [message for found in everywhere for message in found["unreadable"]]
             self.journal.note_unreadable(messages, known, config.max_unreadable)
         return (self.stop.number or int(signal.SIGTERM)) if asked else None
@@ -286,7 +301,7 @@ class Distillation:
     def record(self, entry: dict[str, Any], validate: bool) -> None:
         """Write an entry of the metrics, after a validation if asked for; keep the best student."""
         if validate:
-            entry["validation_loss"] = self.validate()
+            entry |= self.validate()
             if self.on_validation:
                 # In all processes: a sharded student can only be run by all of them together.
                 entry |= self.on_validation(entry["step"], self.accelerator.unwrap_model(self.student))
@@ -306,6 +321,28 @@ class Distillation:
             self.save_student(self.accelerator.unwrap_model(self.student), folder, weights)
         self.accelerator.wait_for_everyone()
         return folder
+
+
+def make_optimizer(student: Dinov2AlibiModel, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW for all that requires a gradient; the rate comes with each step. Nothing pulls slopes to 0."""
+    trained = [(is_slope(name), value) for name, value in student.named_parameters() if value.requires_grad]
+    groups: list[dict[str, Any]] = [{"params": [value for slope, value in trained if not slope]}]
+    if slopes := [value for slope, value in trained if slope]:
+        groups.append({"params": slopes, "weight_decay": 0.0})
+    return torch.optim.AdamW(groups, lr=0.0, weight_decay=weight_decay)
+
+
+def is_slope(name: str) -> bool:
+    """Whether a parameter of the student is of the slopes of its bias."""
+    return name.endswith("alibi_slopes")
+
+
+def choose_trainable(student: Dinov2AlibiModel, trainable: str) -> None:
+    """Have a student's slopes, its weights or all of it require a gradient; the mask token never does."""
+    for name, parameter in student.named_parameters():
+        kind = "slopes" if is_slope(name) else "weights"
+        if parameter is not student.embeddings.mask_token:
+            parameter.requires_grad_(trainable in ("all", kind))
 
 
 def total_steps(stages: list[Stage]) -> int:

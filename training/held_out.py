@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images kept for validation."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import datasets
@@ -18,25 +19,26 @@ class HeldOut:
 
     Args:
         images: those that can be read.
-        crops: their centre crops, `(N, 3, size, size)` uint8.
+        crops: their centre crops by size, `(N, 3, size, size)` uint8.
         known: recognises them.
         unreadable: messages of those that cannot be read.
     """
 
     images: datasets.Dataset
-    crops: torch.Tensor
+    crops: dict[int, torch.Tensor]
     known: KnownImages
     unreadable: list[str]
 
     @classmethod
-    def read(cls, images: datasets.Dataset, size: int) -> "HeldOut":
-        """Read the images and cut crops of `size` pixels a side.
+    def read(cls, images: datasets.Dataset, sizes: Sequence[int]) -> "HeldOut":
+        """Read the images and cut crops of each of some sizes, in pixels a side.
 
         Raises:
             ValueError: none can be read.
         """
         rule, random = CropRule("center"), np.random.default_rng(0)
-        readable, crops, copies, names, unreadable = [], [], [], [], []
+        crops: dict[int, list[torch.Tensor]] = {size: [] for size in sizes}
+        readable, copies, names, unreadable = [], [], [], []
         for number, row in enumerate(images):
             label = f"row {number} of the validation images"
             try:
@@ -45,9 +47,11 @@ class HeldOut:
                 unreadable.append(str(error))
                 continue
             readable.append(number)
-            crops.append(rule.cut(image, size, random))
+            for size, cut in crops.items():
+                cut.append(rule.cut(image, size, random))
             copies.append(small_copy(image))
             names.append(name_of(row["image"], label))
         if not readable:
             raise ValueError(f"None of the {len(images)} validation images can be read; the first: {unreadable[0]}")
-        return cls(images.select(readable), torch.stack(crops), KnownImages(np.stack(copies), names), unreadable)
+        stacked = {size: torch.stack(cut) for size, cut in crops.items()}
+        return cls(images.select(readable), stacked, KnownImages(np.stack(copies), names), unreadable)

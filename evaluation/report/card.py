@@ -44,6 +44,19 @@ HEADLINES = {
         Headline("random/channels/x_y/output/mean_r2_all_patches", "R² of position, mean of single channels", 2),
     ),
     "teacher_agreement": (Headline("cosine", "cosine to the teacher", 3),),
+    "stability": (
+        Headline("moved_centred", "same content at another crop position, centred cosine", 2),
+        Headline("half_patch_centred", "the same, moved by half a patch", 2),
+        Headline("noise_centred", "the same with mild noise", 2),
+        Headline("jpeg_centred", "the same as JPEG", 2),
+        Headline("same_phase_centred", "neighbours inside one phase, centred cosine", 2),
+    ),
+    "arrangement": (
+        Headline("stripes", "patches that tell stripes across from along (chance 0.50)", 2),
+        Headline("patterns", "patches that tell checkerboard, blocks and halves (chance 0.33)", 2),
+        Headline("shuffles", "patches that tell shuffled neighbourhoods (chance 0.50)", 2),
+        Headline("change_patterns", "change of a feature when patches are rearranged", 3),
+    ),
     "patch_classifier": (Headline("miou", "mIoU of a linear patch classifier", 3),),
     "linear_segmentation": (
         Headline("miou", "mIoU of linear segmentation", 3),

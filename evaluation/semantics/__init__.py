@@ -4,6 +4,8 @@
 In the order in which to read:
 
     agreement.py              command: cosine of a student's features and its teacher's
+    arrangement.py            command: do they tell how the patches around are arranged?
+    stability.py              command: does the same content keep its feature in another view?
     miou.py                   intersection over union of label images
     segmentation_data.py      images with masks: folders, VOC, ADE20K and data sets of the Hub
     segmentation_head.py      a linear head on frozen features

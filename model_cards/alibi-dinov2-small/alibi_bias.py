@@ -91,11 +91,16 @@ def patch_distances(
     return distances.reshape(-1, height * width)
 
 
-def alibi_slopes(kind: str, num_heads: int, device: torch.device | None = None) -> torch.Tensor:
+def alibi_slopes(
+    kind: str, num_heads: int, constant: float | None = None, device: torch.device | None = None
+) -> torch.Tensor:
     """Fixed slopes of the bias.
 
     Args:
-        kind: `"constant"` (1 for all heads) or `"geometric"` (`2^(-8(k+1)/H)` for head `k` of `H`).
+        kind: `"constant"` (one number for all heads) or `"geometric"` (`2^(-8(k+1)/H)` for head `k` of `H`).
+        num_heads: H.
+        constant: the constant slope, `None` for the published 1.
+        device: where to put them.
 
     Returns:
         `torch.Tensor`, float32: shape `(1,)` for `"constant"`, so that all heads share one bias, else `(num_heads,)`.
@@ -104,7 +109,7 @@ def alibi_slopes(kind: str, num_heads: int, device: torch.device | None = None) 
         ValueError: `kind` has no fixed value (`"learned"`, or an unknown name).
     """
     if kind == "constant":
-        return torch.ones(1, device=device)
+        return torch.full((1,), 1.0 if constant is None else float(constant), device=device)
     if kind == "geometric":
         head = torch.arange(1, num_heads + 1, device=device, dtype=torch.float32)
         return torch.exp2(-8 * head / num_heads)

@@ -16,25 +16,31 @@ from transformers.models.dinov2_with_registers.modeling_dinov2_with_registers im
     Dinov2WithRegistersAttention,
     Dinov2WithRegistersEncoder,
     Dinov2WithRegistersForImageClassification,
+    Dinov2WithRegistersLayer,
     Dinov2WithRegistersModel,
     Dinov2WithRegistersPreTrainedModel,
     eager_attention_forward,
 )
 from transformers.utils.generic import can_return_tuple
 
-from .alibi_bias import GridSize, distances_to_bias, pad_prefix
+from .alibi_bias import GridSize, alibi_slopes, distances_to_bias, pad_prefix
 from .attention_alibi_dinov2 import (
     ATTENTION_FUNCTIONS,
     ATTENTION_IMPLEMENTATIONS,
     BLOCKWISE,
     config_distances,
     convert_mask,
-    fixed_bias,
-    layer_slopes,
     merge_masks,
+    shared_bias,
 )
 from .configuration_alibi_dinov2 import Dinov2AlibiConfig
 from .embeddings_alibi_dinov2 import Dinov2AlibiEmbeddings
+
+
+def learned_slopes(config: Dinov2AlibiConfig, counts: dict[str, int]) -> nn.Parameter | None:
+    """The trainable slopes of a module: as many as `counts` has for `alibi_slopes_per`, or none."""
+    count = counts.get(config.alibi_slopes_per) if config.alibi_slopes == "learned" else None
+    return nn.Parameter(torch.empty(count)) if count else None
 
 
 class Dinov2AlibiAttention(Dinov2WithRegistersAttention):
@@ -42,21 +48,24 @@ class Dinov2AlibiAttention(Dinov2WithRegistersAttention):
 
     def __init__(self, config: Dinov2AlibiConfig) -> None:
         super().__init__(config)
-        learned = config.alibi_slopes == "learned"
-        self.alibi_slopes = nn.Parameter(torch.empty(config.num_attention_heads)) if learned else None
+        self.alibi_slopes = learned_slopes(config, {"head_and_layer": config.num_attention_heads, "layer": 1})
 
     def forward(
         self,
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         alibi_distances: torch.Tensor | None = None,
+        alibi_slopes: torch.Tensor | None = None,
         **kwargs,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """`(B, tokens, D)` -> the same, and the attention weights where the path forms them.
 
         `alibi_distances`, `(h·w, h·w)`, comes in when the bias differs from layer to layer; a bias that all layers
-        share is in `attention_mask` already.
+        share is in `attention_mask` already. `alibi_slopes` are those of a layer that has none of its own.
         """
+        slopes = alibi_slopes if self.alibi_slopes is None else self.alibi_slopes
+        if slopes is not None:
+            slopes = slopes.float().to(hidden_states.device)
         shape = (*hidden_states.shape[:-1], -1, self.head_dim)
         query = self.q_proj(hidden_states).view(shape).transpose(1, 2)
         key = self.k_proj(hidden_states).view(shape).transpose(1, 2)
@@ -66,7 +75,7 @@ class Dinov2AlibiAttention(Dinov2WithRegistersAttention):
             if self.config.alibi_jitter:
                 alibi_distances = alibi_distances + self.config.alibi_jitter * torch.randn_like(alibi_distances)
             distances = pad_prefix(alibi_distances, self.config.num_prefix_tokens)
-            bias = distances_to_bias(distances, layer_slopes(self, query.device)).to(query.dtype)
+            bias = distances_to_bias(distances, slopes).to(query.dtype)
             attention_mask = merge_masks(bias, attention_mask)
         # Where layer norms are kept in another precision than the projections, so is what the encoder has added up.
         if isinstance(attention_mask, torch.Tensor):
@@ -81,6 +90,7 @@ class Dinov2AlibiAttention(Dinov2WithRegistersAttention):
             attention_mask,
             dropout=self.attention_dropout if self.training else 0.0,
             scaling=self.scaling,
+            alibi_slopes=slopes,
             **kwargs,
         )
         return self.o_proj(output.reshape((*hidden_states.shape[:-1], -1))), weights
@@ -99,8 +109,11 @@ class Dinov2AlibiPreTrainedModel(Dinov2WithRegistersPreTrainedModel):
             init.trunc_normal_(module.cls_token, mean=0.0, std=self.config.initializer_range)
             init.zeros_(module.mask_token)
             init.zeros_(module.register_tokens)
-        if isinstance(module, Dinov2AlibiAttention) and module.alibi_slopes is not None:
-            init.uniform_(module.alibi_slopes, 0.0, 1.0)
+        if isinstance(module, (Dinov2AlibiAttention, Dinov2AlibiEncoder)) and module.alibi_slopes is not None:
+            if self.config.alibi_slope is None:
+                init.uniform_(module.alibi_slopes, 0.0, 1.0)
+            else:
+                init.constant_(module.alibi_slopes, self.config.alibi_slope)
 
     def _check_and_adjust_attn_implementation(self, attn_implementation: str | None, *args, **kwargs) -> str:
         if attn_implementation is not None and attn_implementation not in ATTENTION_IMPLEMENTATIONS:
@@ -121,10 +134,22 @@ class Dinov2AlibiEncoder(Dinov2AlibiPreTrainedModel, Dinov2WithRegistersEncoder)
     """The stack of layers; brings the bias of a grid to them."""
 
     def __init__(self, config: Dinov2AlibiConfig) -> None:
-        super().__init__(config)
+        # Past the stock constructor, which would mark the encoder as initialised before it has slopes.
+        super(Dinov2WithRegistersEncoder, self).__init__(config)
+        self.layer = nn.ModuleList([Dinov2WithRegistersLayer(config) for _ in range(config.num_hidden_layers)])
         for layer in self.layer:
             layer.attention = Dinov2AlibiAttention(config)
+        self.alibi_slopes = learned_slopes(config, {"head": config.num_attention_heads, "model": 1})
         self.post_init()
+
+    def shared_slopes(self, device: torch.device) -> torch.Tensor | None:
+        """The slopes that all layers share, `(1,)` or `(heads,)`, float32; `None` if each layer has its own."""
+        config = self.config
+        if self.alibi_slopes is not None:
+            return self.alibi_slopes.float()
+        if config.alibi_slopes == "learned":
+            return None
+        return alibi_slopes(config.alibi_slopes, config.num_attention_heads, config.alibi_slope, device)
 
     def forward(
         self,
@@ -137,12 +162,14 @@ class Dinov2AlibiEncoder(Dinov2AlibiPreTrainedModel, Dinov2WithRegistersEncoder)
         """`hidden_states` `(B, prefix + h·w, D)`, the caller's own 4-D mask if any, and `grid_size` `(h, w)`."""
         config = self.config
         if config.position_encoding == "alibi":
+            slopes = self.shared_slopes(hidden_states.device)
             if config._attn_implementation in (BLOCKWISE, "flex_attention"):
-                kwargs["grid_size"] = grid_size
-            elif config.alibi_slopes == "learned" or config.alibi_jitter:
-                kwargs["alibi_distances"] = config_distances(config, grid_size, device=hidden_states.device)
+                kwargs |= {"grid_size": grid_size, "alibi_slopes": slopes}
+            elif slopes is None or config.alibi_jitter:
+                distances = config_distances(config, grid_size, device=hidden_states.device)
+                kwargs |= {"alibi_distances": distances, "alibi_slopes": slopes}
             else:
-                attention_mask = merge_masks(fixed_bias(config, grid_size, hidden_states), attention_mask)
+                attention_mask = merge_masks(shared_bias(config, slopes, grid_size, hidden_states), attention_mask)
         return super().forward(hidden_states, attention_mask, **kwargs)
 
 

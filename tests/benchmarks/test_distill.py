@@ -35,12 +35,18 @@ def test_reference_student_learns_what_ours_does():
         assert_close(gradients[1][name], gradient, 1e-5, f"{name}: the kernels round differently")
 
 
-def test_command_reports_every_way(tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("more", [[], ["--compile"]])
+def test_command_reports_every_way(tmp_path, capsys, monkeypatch, more):
     options = ["--size", "28", "--batch", "2", "--repeats", "1", "--layers", "1", "--width", "64", "--output"]
-    monkeypatch.setattr(sys, "argv", ["distill", *options, str(tmp_path / "out.json")])
-    main()
+    monkeypatch.setattr(sys, "argv", ["distill", *options, str(tmp_path / "out.json"), *more])
+    with torch.compiler.set_stance("force_eager"):  # the compiler takes minutes, and is not what is tested
+        main()
     rows = json.loads((tmp_path / "out.json").read_text())["rows"]
-    assert [row["case"] for row in rows] == ["reference", "reference_bf16", "ours", "cached", "processes"]
+    assert [row["case"] for row in rows] == [
+        *("reference", "reference_bf16", "ours", "cached"),
+        *(["compiled"] if more else []),
+        "processes",
+    ]
     assert rows[0]["ratio"] == 1
     assert all(row["images_per_second"] > 0 for row in rows)
     assert "| cached |" in capsys.readouterr().out

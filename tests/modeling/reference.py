@@ -40,6 +40,7 @@ def slow_bias(
     return bias.float()
 
 
-def slow_slopes(kind: str, num_heads: int) -> list[float]:
-    """One slope per head: 1, or `2^(-8(k+1)/H)`."""
-    return [1.0 if kind == "constant" else 2 ** (-8 * (head + 1) / num_heads) for head in range(num_heads)]
+def slow_slopes(kind: str, num_heads: int, constant: float | None = None) -> list[float]:
+    """One fixed slope per head: the constant one, 1 unless another is given, or `2^(-8(k+1)/H)`."""
+    constant = 1.0 if constant is None else constant
+    return [constant if kind == "constant" else 2 ** (-8 * (head + 1) / num_heads) for head in range(num_heads)]

@@ -97,6 +97,8 @@ def test_prefix_keys_alone_for_a_block_of_patch_queries():
 
 def test_all_heads_share_one_bias_when_the_slope_is_constant():
     assert alibi_slopes("constant", 12).tolist() == [1.0]
+    assert alibi_slopes("constant", 12, constant=-2.5).tolist() == [-2.5]
+    assert alibi_slopes("constant", 12, constant=0).tolist() == [0.0]
 
 
 def test_geometric_slopes_are_those_of_alibi():

@@ -17,10 +17,17 @@ VARIANTS = [
     {},
     {"alibi_slopes": "geometric"},
     {"alibi_slopes": "learned"},
+    {"alibi_slopes": "learned", "alibi_slopes_per": "layer"},
+    {"alibi_slopes": "learned", "alibi_slopes_per": "head"},
+    {"alibi_slopes": "learned", "alibi_slopes_per": "model"},
+    {"alibi_slope": -2.0},
     {"position_encoding": "none"},
     {"alibi_metric": "manhattan", "alibi_wrap": False, "alibi_normalize": False, "alibi_slopes": "geometric"},
     {"num_register_tokens": 0, "alibi_wrap": False},
 ]
+
+
+SLOPE_FIELDS = {"alibi_slopes", "alibi_slopes_per", "alibi_slope"}
 
 
 @pytest.fixture
@@ -185,15 +192,16 @@ def test_a_block_fits_its_budget_and_the_blocks_cover_every_patch_once(monkeypat
     assert [(block.start, block.stop) for block in blocks] == [(0, 1), (1, 2), (2, 3)]
 
 
-@pytest.mark.parametrize("overrides", [{}, {"alibi_slopes": "geometric"}, {"alibi_slopes": "learned"}])
+@pytest.mark.parametrize("overrides", [variant for variant in VARIANTS if set(variant) <= SLOPE_FIELDS])
 @pytest.mark.parametrize("grid_size", [(3, 5), (1, 1), (1, 4)])
 def test_every_layer_gets_the_bias_of_the_definition(tiny_model, random_pixels, seen_biases, overrides, grid_size):
     model = tiny_model(attn_implementation="eager", **overrides)
     model(random_pixels(1, *grid_size))
     assert len(seen_biases) == model.config.num_hidden_layers
+    fixed = slow_slopes(model.config.alibi_slopes, 3, model.config.alibi_slope)
     for layer, bias in zip(model.encoder.layer, seen_biases, strict=True):
-        learned = layer.attention.alibi_slopes
-        slopes = slow_slopes(model.config.alibi_slopes, 3) if learned is None else learned.tolist()
+        learned = layer.attention.alibi_slopes if model.encoder.alibi_slopes is None else model.encoder.alibi_slopes
+        slopes = fixed if learned is None else learned.expand(3).tolist()
         expected = slow_bias(grid_size, slopes=slopes, num_prefix_tokens=5)
         assert_close(bias.expand(expected.shape), expected, 2e-6, "float32 rounding of numbers below 1")
 

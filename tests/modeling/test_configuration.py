@@ -15,6 +15,8 @@ OTHER_THAN_DEFAULT = {
     "alibi_wrap": False,
     "alibi_normalize": False,
     "alibi_slopes": "learned",
+    "alibi_slopes_per": "layer",
+    "alibi_slope": -0.5,
     "alibi_jitter": 0.25,
     "classifier_dropout": 0.5,
     "semantic_loss_ignore_index": -100,
@@ -27,6 +29,7 @@ def test_defaults_are_the_published_model():
     assert (config.position_encoding, config.alibi_metric, config.alibi_slopes) == ("alibi", "euclidean", "constant")
     assert config.alibi_wrap
     assert config.alibi_normalize
+    assert config.alibi_slope is None
     assert config.alibi_jitter == 0
     assert (config.patch_shape, config.stride_shape) == ((14, 14), (14, 14))
     assert (config.num_register_tokens, config.num_prefix_tokens) == (4, 5)
@@ -65,6 +68,12 @@ def test_stride_defaults_to_the_patch():
         ({"position_encoding": "rope"}, "`position_encoding` is 'rope'; it must be one of alibi, none"),
         ({"alibi_metric": "chebyshev"}, "`alibi_metric` is 'chebyshev'; it must be one of euclidean, manhattan"),
         ({"alibi_slopes": "linear"}, "`alibi_slopes` is 'linear'; it must be one of constant, geometric, learned"),
+        ({"alibi_slopes_per": "patch"}, "is 'patch'; it must be one of head_and_layer, head, layer, model"),
+        ({"alibi_slopes_per": "head"}, "`alibi_slopes_per` is 'head', which is of learned slopes, but .* 'constant'"),
+        ({"alibi_slopes": "geometric", "alibi_slope": 2}, "`alibi_slope` is 2, but geometric slopes follow"),
+        ({"alibi_slope": float("nan")}, "`alibi_slope` is nan; it must be a finite number"),
+        ({"alibi_slope": float("-inf")}, "`alibi_slope` is -inf; it must be a finite number"),
+        ({"position_encoding": "none", "alibi_slope": 2}, "no bias, but .* `alibi_slope` is 2"),
         ({"alibi_jitter": -0.1}, "`alibi_jitter` is -0.1; it must be 0"),
         ({"alibi_jitter": float("nan")}, "`alibi_jitter` is nan; it must be 0"),
         ({"alibi_jitter": float("inf")}, "`alibi_jitter` is inf; it must be 0"),

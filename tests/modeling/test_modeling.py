@@ -93,6 +93,8 @@ def test_a_tuple_on_request(tiny_model, random_pixels):
         {"alibi_metric": "manhattan", "alibi_normalize": False},
         {"alibi_slopes": "geometric"},
         {"alibi_slopes": "learned"},
+        {"alibi_slopes": "learned", "alibi_slopes_per": "head"},
+        {"alibi_slope": 3.0},
     ],
 )
 def test_a_roll_of_the_image_by_whole_patches_rolls_the_patch_tokens(tiny_model, random_pixels, grid_size, overrides):

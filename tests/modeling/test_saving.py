@@ -45,6 +45,8 @@ def test_a_saved_model_is_the_same_in_a_fresh_process(tiny_model, random_pixels,
         {"alibi_slopes": "learned", "num_register_tokens": 0, "alibi_metric": "manhattan"},
         {"alibi_slopes": "geometric", "alibi_wrap": False, "alibi_normalize": False, "patch_stride": 7},
         {"position_encoding": "none"},
+        {"alibi_slopes": "learned", "alibi_slopes_per": "head"},
+        {"alibi_slope": 2.5},
     ]
     folders, expected = [], []
     for index, overrides in enumerate(variants):

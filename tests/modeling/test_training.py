@@ -12,6 +12,9 @@ from tests.modeling.transformers_names import enable_checkpointing
 
 REPOSITORY = Path(__file__).parents[2]
 
+SHARINGS = [
+    {"alibi_slopes": "learned", "alibi_slopes_per": per} for per in ("head_and_layer", "head", "layer", "model")
+]
 SAME_WEIGHTS = "the same operations on the same weights"
 OTHER_ORDER = "the keys come in another order in float32 sums, three layers"
 
@@ -20,9 +23,9 @@ OTHER_ORDER = "the keys come in another order in float32 sums, three layers"
 
 
 @pytest.mark.parametrize("attn_implementation", ["sdpa", "eager", "alibi_blockwise"])
-@pytest.mark.parametrize("slopes", ["constant", "learned"])
+@pytest.mark.parametrize("slopes", [{}, *SHARINGS], ids=str)
 def test_gradients_reach_every_trainable_parameter(tiny_model, random_pixels, attn_implementation, slopes):
-    model = tiny_model(attn_implementation=attn_implementation, alibi_slopes=slopes).train()
+    model = tiny_model(attn_implementation=attn_implementation, **slopes).train()
     output = model(random_pixels(2, 3, 4)).last_hidden_state
     (output * torch.randn(output.shape, generator=torch.Generator().manual_seed(0))).sum().backward()
     for name, parameter in model.named_parameters():
@@ -61,6 +64,28 @@ def test_learned_slopes_start_in_the_unit_interval_and_differ(tiny_model):
     assert slopes.min() >= 0
     assert slopes.max() < 1
     assert slopes.unique().numel() == 9
+
+
+@pytest.mark.parametrize(("slopes", "count"), zip(SHARINGS, (9, 3, 3, 1), strict=True), ids=str)
+def test_learned_slopes_are_as_many_as_their_sharing_says_and_start_where_told(tiny_model, tmp_path, slopes, count):
+    model = tiny_model(**slopes, alibi_slope=-1.5)
+    found = {name: tensor for name, tensor in model.state_dict().items() if name.endswith("alibi_slopes")}
+    assert torch.cat(list(found.values())).tolist() == [-1.5] * count
+    for tensor in found.values():
+        tensor.normal_()
+    model.save_pretrained(tmp_path)
+    loaded = Dinov2AlibiModel.from_pretrained(tmp_path).state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in found.items())
+
+
+def test_one_learned_slope_per_model_is_a_constant_one(tiny_model, random_pixels):
+    learned = tiny_model(alibi_slopes="learned", alibi_slopes_per="model", alibi_slope=2.25)
+    constant = tiny_model(alibi_slope=2.25)
+    weights = {name: tensor for name, tensor in learned.state_dict().items() if not name.endswith("alibi_slopes")}
+    constant.load_state_dict(weights)
+    pixels = random_pixels(1, 3, 4)
+    with torch.no_grad():
+        assert_close(learned(pixels).last_hidden_state, constant(pixels).last_hidden_state, 0.0, "the same operations")
 
 
 def test_learned_slopes_change_by_a_step_of_the_optimiser(tiny_model, random_pixels):

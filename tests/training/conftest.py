@@ -59,7 +59,7 @@ def tiny_distillation(tmp_path, teacher_folder, student_folder, image_folder):
             "output": str(tmp_path / "run"),
             "stages": [Stage(28, 6, None, 4, 1e-3, 2), Stage(42, 4, None, 2, 5e-4, 1)],
             "validation_count": 2,
-            "validation_size": 28,
+            "validation_sizes": [28],
             "zero_channels": "1,5",
             "log_every": 1,
             "validate_every": 5,

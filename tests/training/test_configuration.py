@@ -119,3 +119,14 @@ def test_shipped_recipes_are_valid(path):
 def test_recipes_for_any_machine_leave_the_precision_to_it(name):
     values = read_configuration_file(Path(f"training/recipes/{name}.json"))
     assert values["mixed_precision"] == "auto"
+
+
+def test_nope_has_the_recipe_and_the_budget_of_the_long_run_but_for_slopes():
+    alibi, nope = (read_configuration_file(Path(f"training/recipes/{name}.json")) for name in ("long", "long_nope"))
+    slopes, *stages = alibi.pop("stages")
+    assert slopes.trainable == "slopes"
+    assert [replace(stage, trainable="all") for stage in stages] == nope.pop("stages")
+    of_bias = {name for name in {**alibi, **nope} if name.startswith(("alibi_", "position_"))} | {"output"}
+    assert {name: alibi[name] for name in alibi.keys() - of_bias} == {
+        name: nope[name] for name in nope.keys() - of_bias
+    }

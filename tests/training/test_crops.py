@@ -29,7 +29,7 @@ def test_crops_depend_on_seed_and_number_only(image_folder):
 @pytest.mark.parametrize("start_method", ["fork", "spawn"])
 def test_workers_change_nothing(image_folder, start_method):
     images = load_images(str(image_folder))
-    kept_out = HeldOut.read(images.select([2]), 28).known
+    kept_out = HeldOut.read(images.select([2]), [28]).known
     crops = Crops(images, 28, 0, 8, 0, CropRule(flip=True, turn=True, roll=True), kept_out)
     alone = list(DataLoader(crops, 4, collate_fn=collate))
     options = {"num_workers": 1, "multiprocessing_context": start_method, "worker_init_fn": ignore_signals}

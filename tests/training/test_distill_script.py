@@ -326,7 +326,7 @@ def test_watched_images_are_probed_and_pictured_and_change_no_weight(tiny_distil
         ({"stages": [(28, 4), (28, 3)]}, "batch_size 3, which 2 processes with gradient_accumulation_steps 1 do not"),
         ({"stages": [(28, 2)], "gradient_accumulation_steps": 2}, "batch_size 2, .* must be a multiple of 4"),
         ({"stages": [(28, 4), (30, 4)]}, "A stage's size is 30; it must be a multiple of the patch size, 14 pixels"),
-        ({"validation_size": 50}, "validation_size is 50; it must be a multiple of the patch size, 14 pixels"),
+        ({"validation_sizes": [28, 50]}, "validation_sizes is 50; it must be a multiple of the patch size, 14 pixels"),
     ],
 )
 def test_what_would_fail_later_fails_at_once(tiny_distillation, change, message):

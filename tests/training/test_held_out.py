@@ -87,14 +87,14 @@ def photographs(tmp_path):
 
 def test_validation_folder_inside_the_training_folder(photographs):
     images, held_out = split_images(load_images(str(photographs)), load_images(str(photographs / "later")), 10)
-    assert seen_in_training(images, HeldOut.read(held_out, 28)) == {0, 1, 2, 3}
+    assert seen_in_training(images, HeldOut.read(held_out, [28])) == {0, 1, 2, 3}
 
 
 def test_same_folder_by_another_path(photographs, tmp_path):
     (tmp_path / "link").symlink_to(photographs)
     for other in (tmp_path / "link", shutil.copytree(photographs, tmp_path / "copy")):
         images, held_out = split_images(load_images(str(photographs)), load_images(str(other)), 2)
-        assert seen_in_training(images, HeldOut.read(held_out, 28)) == {2, 3, 4, 5}
+        assert seen_in_training(images, HeldOut.read(held_out, [28])) == {2, 3, 4, 5}
 
 
 def test_table_of_the_same_images(photographs, tmp_path):
@@ -103,14 +103,14 @@ def test_table_of_the_same_images(photographs, tmp_path):
     table.to_parquet(tmp_path / "images.parquet")
     held_out = load_images(str(tmp_path / "images.parquet"))
     images, held_out = split_images(load_images(str(photographs)), held_out, 10)
-    assert seen_in_training(images, HeldOut.read(held_out, 28)) == {3, 4, 5}
+    assert seen_in_training(images, HeldOut.read(held_out, [28])) == {3, 4, 5}
 
 
 def test_copies_within_the_training_images_stay_out_too(photographs):
     # The last two are kept for validation; one of them is also there under another name.
     shutil.copy(photographs / "later" / "5.png", photographs / "0again.png")
     images, held_out = split_images(load_images(str(photographs)), None, 2)
-    assert seen_in_training(images, HeldOut.read(held_out, 28)) == {0, 1, 2, 3}
+    assert seen_in_training(images, HeldOut.read(held_out, [28])) == {0, 1, 2, 3}
 
 
 @pytest.mark.parametrize("streaming", [False, True])
