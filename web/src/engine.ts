@@ -11,7 +11,8 @@ import { windowPixels, windowsOf, type Grid } from "./compute/windows";
 import { openExample, type Precomputed } from "./files/example";
 import { openImage } from "./files/open";
 import { labels, seen, type ImageFile } from "./files/stored";
-import { Model, surroundings, type ModelSource, type Surroundings } from "./model";
+import { Model, surroundings } from "./model";
+import type { ModelSource, Surroundings } from "./model-files";
 
 // Planes of a grey picture of two megapixels take 290 MB.
 const MOST_PIXELS = 2 ** 21;

@@ -2,28 +2,8 @@
 /** The model in the browser: where its files come from, what it runs on, features of a window. */
 
 import { AutoModel, env, Tensor, type PreTrainedModel, type ProgressInfo } from "@huggingface/transformers";
-import plainFactory from "onnxruntime-web/ort-wasm-simd-threaded.mjs?url";
-import plainRuntime from "onnxruntime-web/ort-wasm-simd-threaded.wasm?url";
-import gpuFactory from "onnxruntime-web/ort-wasm-simd-threaded.asyncify.mjs?url";
-import gpuRuntime from "onnxruntime-web/ort-wasm-simd-threaded.asyncify.wasm?url";
+import { modelFiles, type ModelSource, type Surroundings } from "./model-files";
 import { WINDOW, PATCH } from "./compute/windows";
-
-/** `config.json` beside the page. */
-export interface ModelSource {
-  /** Name of the model below `path`, or a Hub id. */
-  model: string;
-  /** Folder of models on this server; without it the model comes from the Hub. */
-  path?: string;
-}
-
-export type Device = "webgpu" | "wasm";
-
-/** What the model runs on, and what it costs to download. */
-export interface Surroundings {
-  device: Device;
-  threads: number;
-  isolated: boolean;
-}
 
 export interface Normalisation {
   mean: number[];
@@ -31,8 +11,6 @@ export interface Normalisation {
 }
 
 const MOST_THREADS = 8;
-// Of weights: half precision where there is a graphics processor, 32 bits otherwise, which its cores compute fastest.
-const PRECISIONS: Record<Device, "fp16" | "fp32"> = { webgpu: "fp16", wasm: "fp32" };
 
 /** What this browser offers. */
 export async function surroundings(): Promise<Surroundings> {
@@ -60,34 +38,31 @@ export class Model {
    * @throws Error the files are not there, or no model.
    */
   static async load(
-    { model, path }: ModelSource,
-    { device, threads }: Surroundings,
+    source: ModelSource,
+    around: Surroundings,
     progress: (loaded: number, total: number) => void,
   ): Promise<Model> {
-    const local = path !== undefined;
+    const { device, threads } = around;
+    const { folder, dtype, factory, runtime } = modelFiles(source, around);
+    const local = source.path !== undefined;
     env.allowLocalModels = local;
     env.allowRemoteModels = !local;
-    if (local) env.localModelPath = new URL(path, self.location.href).pathname;
+    if (local) env.localModelPath = new URL("..", folder).pathname;
     // What comes from this server is kept by the service worker; once is enough.
     env.useBrowserCache = !local;
     env.useWasmCache = false;
     const wasm = env.backends.onnx.wasm!;
     wasm.numThreads = threads;
-    const gpu = device === "webgpu";
-    wasm.wasmPaths = {
-      mjs: new URL(gpu ? gpuFactory : plainFactory, self.location.href).href,
-      wasm: new URL(gpu ? gpuRuntime : plainRuntime, self.location.href).href,
-    };
-    const loaded = await AutoModel.from_pretrained(model, {
+    wasm.wasmPaths = { mjs: factory, wasm: runtime };
+    const loaded = await AutoModel.from_pretrained(source.model, {
       device,
-      dtype: PRECISIONS[device],
+      dtype,
       progress_callback: (info: ProgressInfo) => {
         if (info.status === "progress" && info.file.endsWith(".onnx")) progress(info.loaded, info.total);
       },
     });
-    const folder = local ? new URL(`${path}${model}/`, self.location.href) : `${env.remoteHost}${model}/resolve/main/`;
-    const answer = await fetch(new URL("preprocessor_config.json", folder));
-    if (!answer.ok) throw new Error(`${model} has no preprocessor_config.json (${answer.status})`);
+    const answer = await fetch(`${folder}preprocessor_config.json`);
+    if (!answer.ok) throw new Error(`${source.model} has no preprocessor_config.json (${answer.status})`);
     return new Model(loaded, await answer.json());
   }
 

@@ -62,7 +62,8 @@ describe.each(["nickel", "superalloy"])("%s", (name) => {
   it("is as uncertain", () => {
     const expected = array<Float32Array>(`${name}-uncertainty`);
     const mean = found.uncertainty.reduce((sum, value, index) => sum + Math.abs(value / 255 - expected[index]), 0) / expected.length;
-    expect(mean).toBeLessThan(0.01);
+    // The page learns from fewer pixels of thick strokes, and goes on until the loss is nearer to its minimum.
+    expect(mean).toBeLessThan(0.02);
     const [first] = whereToDraw(found.uncertainty, array(`${name}-labels`), width);
     const places = array<Float32Array>(`${name}-places`);
     expect(Math.hypot(first.row - places[0], first.column - places[1])).toBeLessThan(16);

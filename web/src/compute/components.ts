@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Principal components of features of patches. */
 
-import { EigenvalueDecomposition, Matrix } from "ml-matrix";
+import { EigenvalueDecomposition, Matrix, QrDecomposition } from "ml-matrix";
 import type { Grid } from "./windows";
 
 const CONSTANT = 1e-4; // a component that varies less over a picture does so by rounding
+// Of the subspace iteration: what is left of the wrong directions falls by the ratio of the eigenvalue SPARE further on to
+// the last one that is wanted, which is below 0.7 for features of micrographs, with each iteration.
+const SPARE = 8;
+const ITERATIONS = 40;
 
 /** Means and products of features, added up batch by batch, so that no window has to be kept. */
 export class Moments {
@@ -24,17 +28,22 @@ export class Moments {
     const { channels, offset, sums, products } = this;
     // The first vector is taken off, so that large means cost no digits.
     if (this.count === 0) offset.set(features.subarray(0, channels));
-    const vector = new Float64Array(channels);
-    for (let start = 0; start < features.length; start += channels) {
-      for (let i = 0; i < channels; i++) vector[i] = features[start + i] - offset[i];
+    const count = features.length / channels;
+    // Four vectors at a time: the products are read and written a quarter as often.
+    const [a, b, c, d] = Array.from({ length: 4 }, () => new Float64Array(channels));
+    for (let start = 0; start < count; start += 4) {
+      [a, b, c, d].forEach((vector, next) => {
+        const source = (start + next) * channels;
+        for (let i = 0; i < channels; i++) vector[i] = start + next < count ? features[source + i] - offset[i] : 0;
+      });
       for (let i = 0; i < channels; i++) {
-        const value = vector[i];
         const row = i * channels;
-        sums[i] += value;
-        for (let j = i; j < channels; j++) products[row + j] += value * vector[j];
+        const [ai, bi, ci, di] = [a[i], b[i], c[i], d[i]];
+        sums[i] += ai + bi + ci + di;
+        for (let j = i; j < channels; j++) products[row + j] += ai * a[j] + bi * b[j] + ci * c[j] + di * d[j];
       }
-      this.count++;
     }
+    this.count += count;
   }
 
   mean(): Float64Array {
@@ -78,16 +87,37 @@ export function fitReduction(moments: Moments, count: number, standardise: boole
   for (let i = 0; i < channels; i++) {
     for (let j = 0; j < channels; j++) covariance.set(i, j, covariance.get(i, j) / (scale[i] * scale[j]));
   }
-  const { realEigenvalues: values, eigenvectorMatrix: vectors } = new EigenvalueDecomposition(covariance, {
-    assumeSymmetric: true,
-  });
-  const order = Array.from(values.keys()).sort((a, b) => values[b] - values[a]);
-  const chosen = order.slice(0, count);
+  const { values, vectors } = largestEigenvectors(covariance, count);
   return {
     mean: moments.mean(),
     scale,
-    axes: chosen.map((index) => upright(Float64Array.from(vectors.getColumn(index)))),
-    deviations: Float64Array.from(chosen, (index) => Math.sqrt(Math.max(values[index], 0))),
+    axes: vectors.map(upright),
+    deviations: Float64Array.from(values, (value) => Math.sqrt(Math.max(value, 0))),
+  };
+}
+
+/**
+ * Eigenvectors of a symmetric matrix with no negative eigenvalues, those of the largest first: subspace iteration,
+ * which takes a tenth of the time of all 384 of them.
+ */
+function largestEigenvectors(matrix: Matrix, count: number): { values: number[]; vectors: Float64Array[] } {
+  const size = matrix.rows;
+  const width = Math.min(count + SPARE, size);
+  let basis = new Matrix(size, width);
+  for (let i = 0; i < size; i++) for (let j = 0; j < width; j++) basis.set(i, j, Math.sin(1 + i * width + j));
+  for (let iteration = 0; iteration < ITERATIONS; iteration++) {
+    basis = new QrDecomposition(matrix.mmul(basis)).orthogonalMatrix;
+  }
+  const { realEigenvalues: values, eigenvectorMatrix: turn } = new EigenvalueDecomposition(
+    basis.transpose().mmul(matrix).mmul(basis),
+    { assumeSymmetric: true },
+  );
+  const turned = basis.mmul(turn);
+  const order = Array.from(values.keys()).sort((a, b) => values[b] - values[a]);
+  const chosen = order.slice(0, count);
+  return {
+    values: chosen.map((index) => values[index]),
+    vectors: chosen.map((index) => Float64Array.from(turned.getColumn(index))),
   };
 }
 

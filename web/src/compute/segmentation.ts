@@ -99,20 +99,25 @@ export class Segmenter {
         accumulate(strip, planes, weights[k], begin, end);
       });
       for (let pixel = begin; pixel < end; pixel++) {
-        let [best, first, second] = [0, -Infinity, -Infinity];
-        for (let k = 0; k < labels.length; k++) {
+        let best = 0;
+        let first = logits[0][pixel - begin];
+        let second = -Infinity;
+        for (let k = 1; k < logits.length; k++) {
           const logit = logits[k][pixel - begin];
-          if (logit > first) [best, second, first] = [k, first, logit];
-          else if (logit > second) second = logit;
+          if (logit > first) {
+            second = first;
+            first = logit;
+            best = k;
+          } else if (logit > second) second = logit;
         }
-        let total = 1;
-        if (labels.length > 2) {
+        const next = Math.exp(second - first);
+        let total = 1 + next;
+        if (logits.length > 2) {
           total = 0;
-          for (let k = 0; k < labels.length; k++) total += Math.exp(logits[k][pixel - begin] - first);
-        } else total += Math.exp(second - first);
-        const margin = (1 - Math.exp(second - first)) / total;
+          for (const strip of logits) total += Math.exp(strip[pixel - begin] - first);
+        }
         classes[pixel] = labels[best];
-        uncertainty[pixel] = Math.round(255 * (1 - margin));
+        uncertainty[pixel] = Math.round(255 * (1 - (1 - next) / total));
         counts[best]++;
       }
     }

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+import { readdirSync, readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { defineConfig, type Plugin } from "vite";
+
+// Threads of WebAssembly need a page that nothing foreign can look into.
+const HEADERS = {
+  "Cross-Origin-Opener-Policy": "same-origin",
+  "Cross-Origin-Embedder-Policy": "require-corp",
+};
+
+const PUBLIC = fileURLToPath(new URL("public/", import.meta.url));
+
+/** The service worker with the lists of its files: it keeps all from the start but what runs the model. */
+function serviceWorker(): Plugin {
+  return {
+    name: "service-worker",
+    apply: "build",
+    generateBundle(_, bundle) {
+      const built = Object.keys(bundle).filter((name) => name.startsWith("assets/"));
+      const shipped = readdirSync(PUBLIC, { recursive: true, withFileTypes: true })
+        .filter((file) => file.isFile())
+        .map((file) => `${file.parentPath}/${file.name}`.slice(PUBLIC.length));
+      const first = ["./", ...built.filter((name) => !name.includes("ort-wasm")), ...shipped];
+      const source = readFileSync(new URL("src/service-worker.js", import.meta.url), "utf8")
+        .replace("[/* kept from the start */]", JSON.stringify(first))
+        .replace("[/* built files */]", JSON.stringify(built));
+      this.emitFile({ type: "asset", fileName: "service-worker.js", source });
+    },
+  };
+}
+
+export default defineConfig({
+  base: "./",
+  plugins: [serviceWorker()],
+  build: { target: "es2023", assetsInlineLimit: 0, chunkSizeWarningLimit: 1000, modulePreload: false },
+  worker: { format: "es" },
+  server: { headers: HEADERS },
+  preview: { headers: HEADERS },
+  test: { include: ["tests/*.test.ts"], testTimeout: 120_000, hookTimeout: 120_000 },
+} as import("vite").UserConfig & { test: unknown });
