@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { readdirSync, readFileSync } from "node:fs";
+import { relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { defineConfig, type Plugin } from "vite";
 
@@ -20,7 +21,7 @@ function serviceWorker(): Plugin {
       const built = Object.keys(bundle).filter((name) => name.startsWith("assets/"));
       const shipped = readdirSync(PUBLIC, { recursive: true, withFileTypes: true })
         .filter((file) => file.isFile())
-        .map((file) => `${file.parentPath}/${file.name}`.slice(PUBLIC.length));
+        .map((file) => relative(PUBLIC, `${file.parentPath}/${file.name}`));
       const first = ["./", ...built.filter((name) => !name.includes("ort-wasm")), ...shipped];
       const source = readFileSync(new URL("src/service-worker.js", import.meta.url), "utf8")
         .replace("[/* kept from the start */]", JSON.stringify(first))

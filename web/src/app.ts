@@ -137,6 +137,7 @@ export class App {
 
   async showModel(model: string): Promise<void> {
     this.model = model;
+    if (model === "NoPE") this.query = undefined; // of which the examples have colours only
     await this.showFeatures();
   }
 

@@ -78,6 +78,7 @@ async function start(): Promise<void> {
     failed: (text) => tell("error", text),
   });
 
+  const tool = () => document.querySelector<HTMLInputElement>("input[name=tool]:checked")!.value as Tool;
   const classes = new Classes({
     selected: () => {
       if (tool() === "pan") chooseTool("brush");
@@ -95,7 +96,6 @@ async function start(): Promise<void> {
 
   // ---- drawing
 
-  const tool = () => document.querySelector<HTMLInputElement>("input[name=tool]:checked")!.value as Tool;
   const radius = () => Number(input("brush-width").value) / 2;
   let spaceIsDown = false;
   const chooseTool = (name: Tool) => {
@@ -134,6 +134,10 @@ async function start(): Promise<void> {
     const [row, column] = [Math.floor(y / PATCH), Math.floor(x / PATCH)];
     const { features } = app;
     if (!features || row < 0 || column < 0 || row >= features.height || column >= features.width) return;
+    if (app.model === "NoPE") {
+      tell("note", "Of NoPE the examples have colours only, so there is no likeness to show.", "nope");
+      return;
+    }
     void app.showSimilarity({ row, column });
     announce(`How like all patches are to the one in row ${row + 1}, column ${column + 1}.`);
   };
@@ -308,6 +312,7 @@ async function start(): Promise<void> {
     const moved = arrow(event, step);
     if (!moved || !app.opened || !pane.cursor) return false;
     const { width, height } = app.opened.raster;
+    pane.isCursorSeen = true;
     pane.cursor.x = Math.min(Math.max(pane.cursor.x + moved[0], 0), width - 1);
     pane.cursor.y = Math.min(Math.max(pane.cursor.y + moved[1], 0), height - 1);
     viewport.reveal(pane.cursor.x, pane.cursor.y);
@@ -323,7 +328,7 @@ async function start(): Promise<void> {
     }
     const { cursor } = imagePane;
     // The space bar draws where the keyboard is; with a mouse button it moves the picture.
-    if (spaceIsDown && cursor && app.opened && (moved || event.key === " ") && imageCanvas.matches(":focus-visible")) {
+    if (spaceIsDown && cursor && app.opened && (moved || (event.key === " " && imagePane.isCursorSeen))) {
       draw(cursor.x, cursor.y);
     }
   });

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import tifffile
 from PIL import Image
 
 from alibi_dinov2 import TrainableSegmenter, load_backbone
@@ -17,7 +18,7 @@ from alibi_dinov2.features.deep_features import DeepFeatures
 from alibi_dinov2.features.feature_cache import MemoryCache
 from alibi_dinov2.io.contrast import Contrast
 from alibi_dinov2.io.image_regions import ArrayImage, read_reflected
-from alibi_dinov2.io.labels import read_labels
+from alibi_dinov2.io.labels import read_labels, write_labels
 from alibi_dinov2.pictures.feature_colours import feature_colours
 from alibi_dinov2.segmentation.pixel_classifiers import fit_classifier
 from alibi_dinov2.segmentation.uncertainty import uncertainty, where_to_draw
@@ -116,6 +117,26 @@ def lines(shape: tuple[int, int]) -> np.ndarray:
     return labels
 
 
+def known_answer(folder: Path, random: np.random.Generator) -> None:
+    """A picture of two materials of equal brightness, as files, and which pixel is of which."""
+    rows, columns = np.indices((400, 480))
+    inside = sum((rows - y) ** 2 + (columns - x) ** 2 < r**2 for y, x, r in [(120, 130, 80), (270, 330, 100)]) > 0
+    stripes = np.sin((rows + columns) / 2.5)
+    dots = np.sin(rows / 5) * np.sin(columns / 5) * 1.4
+    values = np.where(inside, stripes, dots) + random.normal(0, 0.2, inside.shape)
+    Image.fromarray((128 + 45 * values).clip(0, 255).astype(np.uint8)).save(folder / "known.png")
+    # 400 of 65,536 grey levels, as a camera of 12 bits in a dim field writes them.
+    tifffile.imwrite(
+        folder / "known-16-bits.tif",
+        (2000 + 80 * values).clip(0).astype(np.uint16),
+        tile=(64, 64),
+        compression="zlib",
+        predictor=True,
+    )
+    write_labels(folder / "known-answer.png", (1 + inside).astype(np.uint8))
+    Image.fromarray((255 * (random.random((2400, 2000)) > 0.5)).astype(np.uint8)).convert("1").save(folder / "large.png")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True, help="folder of the model")
@@ -132,6 +153,7 @@ def main() -> None:
     superalloy = np.asarray(Image.open(SUPERALLOY).convert("L"))
     segmentation(fixtures, "superalloy", superalloy, lines(superalloy.shape), arguments.model)
     fixtures.close()
+    known_answer(arguments.output, random)
 
 
 if __name__ == "__main__":

@@ -23,8 +23,9 @@ export class Pane {
   private readonly pointers = new Map<number, { x: number; y: number }>();
   private mode: "idle" | "drawing" | "panning" = "idle";
   private requested = false;
-  /** Where the keyboard is, in pixels of the picture. */
+  /** Where the crosshair of the keyboard is, in pixels of the picture; it is seen once a key has moved it. */
   cursor?: { x: number; y: number };
+  isCursorSeen = false;
   /** Where the mouse is, in pixels of the picture. */
   hover?: { x: number; y: number };
 
@@ -70,7 +71,7 @@ export class Pane {
     // Pixels stay squares, that one sees which of them is marked.
     context.imageSmoothingEnabled = viewport.scale < 1;
     this.paint(context);
-    if (document.activeElement === canvas && this.cursor && canvas.matches(":focus-visible")) this.crosshair(this.cursor);
+    if (this.cursor && this.isCursorSeen && document.activeElement === canvas) this.crosshair(this.cursor);
   }
 
   private crosshair({ x, y }: { x: number; y: number }): void {
@@ -110,6 +111,7 @@ export class Pane {
   private down(event: PointerEvent): void {
     this.canvas.setPointerCapture(event.pointerId);
     this.pointers.set(event.pointerId, this.place(event));
+    this.isCursorSeen = false;
     if (this.pointers.size > 1) {
       if (this.mode === "drawing") this.events.cancel();
       this.mode = "panning";

@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0
+import { defineConfig } from "vitest/config";
+
+// Tests in a real browser, one after the other: they share its page.
+export default defineConfig({
+  test: { include: ["tests/browser/*.test.ts"], testTimeout: 240_000, hookTimeout: 120_000, bail: 0 },
+});
