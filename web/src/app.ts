@@ -84,7 +84,9 @@ export class App {
       if (!(await this.engine.analyse(this.source, this.around, report))) return; // another picture was opened
     } catch (error) {
       this.events.state("There are no features.");
-      this.events.failed(`The features could not be computed: ${reason(error)}. Open the image again to try once more.`);
+      this.events.failed(
+        `The features could not be computed: ${reason(error)}. Open the image again to try once more.`,
+      );
       return;
     }
     this.ready = true;
@@ -150,9 +152,7 @@ export class App {
   private async showFeatures(): Promise<void> {
     const { model, query, opened } = this;
     if (!opened?.models.includes(model)) return;
-    const picture = await (query
-      ? this.engine.similarity(model, query.row, query.column)
-      : this.engine.colours(model));
+    const picture = await (query ? this.engine.similarity(model, query.row, query.column) : this.engine.colours(model));
     if (opened !== this.opened || model !== this.model || query !== this.query) return;
     this.features = picture;
     this.events.features();

@@ -120,7 +120,9 @@ export class Engine {
     const turn = this.turn;
     const raster = this.opened!.raster;
     try {
-      this.model ??= Model.load(source, around, (done, total) => report({ task: "Downloading the model", done, total }));
+      this.model ??= Model.load(source, around, (done, total) =>
+        report({ task: "Downloading the model", done, total }),
+      );
       this.model.catch(() => (this.model = undefined)); // so that the next picture tries again
       const model = await this.model;
       const windows = windowsOf(raster);

@@ -125,7 +125,13 @@ async function start(): Promise<void> {
       isPanning: () => tool() === "pan" || spaceIsDown,
     },
     (context) => {
-      scene.paintImage(context, app, viewport, imagePane.hover && tool() !== "pan" ? imagePane.hover : undefined, radius());
+      scene.paintImage(
+        context,
+        app,
+        viewport,
+        imagePane.hover && tool() !== "pan" ? imagePane.hover : undefined,
+        radius(),
+      );
     },
   );
 
@@ -182,15 +188,19 @@ async function start(): Promise<void> {
     element("features-title", HTMLElement).textContent = app.query ? "Likeness" : "Features";
     const waiting = opened && !ready && marks.used.length > 0;
     element("busy", HTMLSpanElement).textContent = waiting ? "The mask comes with the features." : "";
-    for (const canvas of document.querySelectorAll("canvas[tabindex]")) canvas.classList.toggle("panning", tool() === "pan");
+    for (const canvas of document.querySelectorAll("canvas[tabindex]"))
+      canvas.classList.toggle("panning", tool() === "pan");
     element("zoom-value", HTMLOutputElement).textContent = `${Math.round(100 * viewport.scale)} %`;
     redraw();
   };
-  viewport.onChange(() => (element("zoom-value", HTMLOutputElement).textContent = `${Math.round(100 * viewport.scale)} %`));
+  viewport.onChange(
+    () => (element("zoom-value", HTMLOutputElement).textContent = `${Math.round(100 * viewport.scale)} %`),
+  );
 
   // ---- controls
 
-  const mayReplace = () => !app.unsaved || confirm("The strokes on this image are not saved. Open another one all the same?");
+  const mayReplace = () =>
+    !app.unsaved || confirm("The strokes on this image are not saved. Open another one all the same?");
   const openFile = async (file: File | undefined) => {
     if (file && mayReplace()) await app.openFile(file);
   };
@@ -235,7 +245,10 @@ async function start(): Promise<void> {
   click("save-mask-tiff", () => saveMask(app.segmentation!.classes, app.name, app.opened!, "tif"));
   click("save-overlay", () => saveOverlay(app.segmentation!.classes, app.name, app.opened!, colour));
   click("save-fractions", () => saveFractions(app.segmentation!, app.name, app.slice, app.opened!, named));
-  for (const [id, unit] of [["brush-width", "px"], ["opacity", "%"]]) {
+  for (const [id, unit] of [
+    ["brush-width", "px"],
+    ["opacity", "%"],
+  ]) {
     input(id).addEventListener("input", () => {
       element(`${id}-value`, HTMLOutputElement).textContent = `${input(id).value} ${unit}`;
       redraw();
@@ -243,9 +256,9 @@ async function start(): Promise<void> {
   }
   for (const id of ["show-strokes", "show-uncertain"]) input(id).addEventListener("change", redraw);
   document.querySelectorAll("input[name=tool]").forEach((radio) => radio.addEventListener("change", refresh));
-  document.querySelectorAll<HTMLInputElement>("input[name=model]").forEach((radio) =>
-    radio.addEventListener("change", () => void app.showModel(radio.value)),
-  );
+  document
+    .querySelectorAll<HTMLInputElement>("input[name=model]")
+    .forEach((radio) => radio.addEventListener("change", () => void app.showModel(radio.value)));
   input("slice-input").addEventListener("change", () => {
     const slice = Math.min(Math.max(Math.round(Number(input("slice-input").value)), 1), app.opened!.slices) - 1;
     if (slice !== app.slice && mayReplace()) void app.openSlice(slice);
@@ -287,7 +300,12 @@ async function start(): Promise<void> {
     { keys: "123456789".split(""), shown: "1 … 9", does: "choose a class", run: (key) => classes.select(Number(key)) },
     { keys: ["b"], shown: "B", does: "brush", run: () => chooseTool("brush") },
     { keys: ["e"], shown: "E", does: "eraser", run: () => chooseTool("eraser") },
-    { keys: ["h"], shown: "H", does: "move the picture; the second mouse button and two fingers do, too", run: () => chooseTool("pan") },
+    {
+      keys: ["h"],
+      shown: "H",
+      does: "move the picture; the second mouse button and two fingers do, too",
+      run: () => chooseTool("pan"),
+    },
     { keys: ["["], shown: "[", does: "narrower brush", run: () => widen(1 / 1.25) },
     { keys: ["]"], shown: "]", does: "wider brush", run: () => widen(1.25) },
     { keys: ["z"], control: true, shift: false, shown: "Ctrl Z", does: "undo", run: undo },
@@ -306,7 +324,9 @@ async function start(): Promise<void> {
       ["Arrows", "on a picture: move the crosshair, with Shift ten times as far"],
       ["Space", "on the image: draw at the crosshair, held down along with it; with the mouse, move the picture"],
       ["Enter", "on the features: how like all patches are to the one under the crosshair"],
-    ].map(([key, does]) => create("tr", {}, create("td", {}, create("kbd", { textContent: key })), create("td", { textContent: does }))),
+    ].map(([key, does]) =>
+      create("tr", {}, create("td", {}, create("kbd", { textContent: key })), create("td", { textContent: does })),
+    ),
   );
   const moveCursor = (pane: Pane, event: KeyboardEvent, step: number): boolean => {
     const moved = arrow(event, step);
@@ -319,7 +339,10 @@ async function start(): Promise<void> {
     event.preventDefault();
     return true;
   };
-  const [imageCanvas, featuresCanvas] = [element("image-canvas", HTMLCanvasElement), element("features-canvas", HTMLCanvasElement)];
+  const [imageCanvas, featuresCanvas] = [
+    element("image-canvas", HTMLCanvasElement),
+    element("features-canvas", HTMLCanvasElement),
+  ];
   imageCanvas.addEventListener("keydown", (event) => {
     const moved = moveCursor(imagePane, event, Math.max(Math.round(radius()), 1));
     if (event.key === " ") {
@@ -348,7 +371,13 @@ async function start(): Promise<void> {
   const all = await examples();
   element("examples", HTMLDivElement).append(
     ...all.map((example) => {
-      const image = create("img", { src: `examples/${example.image}`, alt: "", width: 80, height: 80, loading: "lazy" });
+      const image = create("img", {
+        src: `examples/${example.image}`,
+        alt: "",
+        width: 80,
+        height: 80,
+        loading: "lazy",
+      });
       const take = create("button", { type: "button" }, image, example.title);
       take.addEventListener("click", () => mayReplace() && void app.openExample(example.name, example.image));
       return take;
@@ -359,4 +388,6 @@ async function start(): Promise<void> {
   refresh();
 }
 
-start().catch((error: unknown) => tell("error", `The page could not start: ${(error as Error).message}. Load it anew.`, "start"));
+start().catch((error: unknown) =>
+  tell("error", `The page could not start: ${(error as Error).message}. Load it anew.`, "start"),
+);

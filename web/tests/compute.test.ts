@@ -44,7 +44,9 @@ describe("classical features", () => {
     const expected = array<Float32Array>(`classical-${kind}-features`);
     // float32 at intensities of up to 1, of which second differences are taken.
     planes.forEach((plane, index) => {
-      expect(difference(plane, expected.subarray(index * width * height, (index + 1) * width * height))).toBeLessThan(2e-6);
+      expect(difference(plane, expected.subarray(index * width * height, (index + 1) * width * height))).toBeLessThan(
+        2e-6,
+      );
     });
   });
 });
@@ -62,7 +64,11 @@ describe("logistic regression", () => {
 
   it("is not disturbed by a feature that never varies", () => {
     const features = Float32Array.from({ length: 40 }, (_, index) => (index % 2 ? 5 : index));
-    const { weights, bias } = fitLogistic(features, Uint8Array.from({ length: 20 }, (_, i) => (i < 10 ? 0 : 1)), 2);
+    const { weights, bias } = fitLogistic(
+      features,
+      Uint8Array.from({ length: 20 }, (_, i) => (i < 10 ? 0 : 1)),
+      2,
+    );
     expect([...weights.flatMap((of) => [...of]), ...bias].every(Number.isFinite)).toBe(true);
     expect(weights[1][1]).toBe(0);
   });
@@ -82,7 +88,9 @@ function probabilities({ weights, bias }: ReturnType<typeof fitLogistic>, featur
 
 describe("rasters", () => {
   it("mirror at their borders, the borders' pixels twice", () => {
-    expect([-4, -3, -2, -1, 0, 1, 2, 3, 4, 5].map((place) => mirrored(place, 3))).toEqual([2, 2, 1, 0, 0, 1, 2, 2, 1, 0]);
+    expect([-4, -3, -2, -1, 0, 1, 2, 3, 4, 5].map((place) => mirrored(place, 3))).toEqual([
+      2, 2, 1, 0, 0, 1, 2, 2, 1, 0,
+    ]);
   });
 
   it("shrink to means of whole squares", () => {

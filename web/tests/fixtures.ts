@@ -28,7 +28,11 @@ export function shape(name: string): number[] {
 
 export function array<T extends Values>(name: string): T {
   const bytes = readFileSync(new URL(`${name}.bin`, FOLDER));
-  return new TYPES[facts[name].dtype](bytes.buffer, bytes.byteOffset, bytes.length / TYPES[facts[name].dtype].BYTES_PER_ELEMENT) as T;
+  return new TYPES[facts[name].dtype](
+    bytes.buffer,
+    bytes.byteOffset,
+    bytes.length / TYPES[facts[name].dtype].BYTES_PER_ELEMENT,
+  ) as T;
 }
 
 /** The largest difference between two arrays. */

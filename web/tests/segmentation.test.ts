@@ -36,7 +36,10 @@ describe.each(["nickel", "superalloy"])("%s", (name) => {
     const pixels = windowPixels(raster, windows.at(-1)!, [0, 0, 0], [1, 1, 1]);
     const side = WINDOW * 14;
     const seen = array<Uint8Array>(`${name}-last-window`);
-    const planes = Float32Array.from(pixels, (_, index) => seen[3 * (index % (side * side)) + Math.floor(index / (side * side))] / 255);
+    const planes = Float32Array.from(
+      pixels,
+      (_, index) => seen[3 * (index % (side * side)) + Math.floor(index / (side * side))] / 255,
+    );
     expect(difference(pixels, planes)).toBeLessThan(1e-6);
   });
 
@@ -47,7 +50,12 @@ describe.each(["nickel", "superalloy"])("%s", (name) => {
       const cells = Array.from({ length: grid.rows * grid.columns }, (_, cell) => cell * grid.channels + k);
       const sign = Math.sign(cells.reduce((sum, index) => sum + grid.features[index] * expected[index], 0));
       // Standard scores; float32 features, and components of nearly equal variance turn into each other.
-      expect(difference(cells.map((index) => sign * grid.features[index]), cells.map((index) => expected[index]))).toBeLessThan(0.02);
+      expect(
+        difference(
+          cells.map((index) => sign * grid.features[index]),
+          cells.map((index) => expected[index]),
+        ),
+      ).toBeLessThan(0.02);
     }
   });
 
@@ -61,7 +69,9 @@ describe.each(["nickel", "superalloy"])("%s", (name) => {
 
   it("is as uncertain", () => {
     const expected = array<Float32Array>(`${name}-uncertainty`);
-    const mean = found.uncertainty.reduce((sum, value, index) => sum + Math.abs(value / 255 - expected[index]), 0) / expected.length;
+    const mean =
+      found.uncertainty.reduce((sum, value, index) => sum + Math.abs(value / 255 - expected[index]), 0) /
+      expected.length;
     // The page learns from fewer pixels of thick strokes, and goes on until the loss is nearer to its minimum.
     expect(mean).toBeLessThan(0.02);
     const [first] = whereToDraw(found.uncertainty, array(`${name}-labels`), width);
@@ -76,7 +86,12 @@ describe.each(["nickel", "superalloy"])("%s", (name) => {
     segmenter.segment(labels);
     const renamed = segmenter.segment(labels.map((label) => (label ? label + 4 : 0)));
     expect([...renamed.counts.keys()]).toEqual([...found.counts.keys()].map((label) => label + 4));
-    expect(difference(renamed.classes, found.classes.map((label) => label + 4))).toBe(0);
+    expect(
+      difference(
+        renamed.classes,
+        found.classes.map((label) => label + 4),
+      ),
+    ).toBe(0);
   });
 });
 

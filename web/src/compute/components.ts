@@ -143,7 +143,9 @@ export function standardised(grid: Grid, inside: Grid): Grid {
   const mean = new Float64Array(channels);
   const square = new Float64Array(channels);
   inside.features.forEach((value, index) => (mean[index % channels] += value / count));
-  inside.features.forEach((value, index) => (square[index % channels] += (value - mean[index % channels]) ** 2 / count));
+  inside.features.forEach(
+    (value, index) => (square[index % channels] += (value - mean[index % channels]) ** 2 / count),
+  );
   const scale = square.map((variance) => (Math.sqrt(variance) > CONSTANT ? Math.sqrt(variance) : 1));
   const features = grid.features.map((value, index) => (value - mean[index % channels]) / scale[index % channels]);
   return { ...grid, features };

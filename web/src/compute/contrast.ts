@@ -2,14 +2,7 @@
 /** How values of any type become 8-bit grey levels; the rule `auto` of `alibi_dinov2/io/contrast.py`. */
 
 export type Values =
-  | Uint8Array
-  | Int8Array
-  | Uint16Array
-  | Int16Array
-  | Uint32Array
-  | Int32Array
-  | Float32Array
-  | Float64Array;
+  Uint8Array | Int8Array | Uint16Array | Int16Array | Uint32Array | Int32Array | Float32Array | Float64Array;
 
 /** Linear, from `low`, which is black, to `high`, which is white; `tail` per cent of the values lie beyond each. */
 export interface Contrast {

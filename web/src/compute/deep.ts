@@ -32,6 +32,9 @@ export class DeepFeatures {
   result(): { features: Grid; components: Grid } {
     const grid = this.blend.grid();
     const components = reduced(grid, fitReduction(this.moments, COMPONENTS, true));
-    return { features: cropped(grid, this.picture), components: standardised(components, cropped(components, this.picture)) };
+    return {
+      features: cropped(grid, this.picture),
+      components: standardised(components, cropped(components, this.picture)),
+    };
   }
 }

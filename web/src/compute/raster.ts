@@ -70,7 +70,13 @@ export function enlarge(
 }
 
 /** What `enlarge` made large, or labels of the large picture: the number in the middle of each square. */
-export function reduceLabels(large: Uint8Array, fullWidth: number, width: number, height: number, step: number): Uint8Array<ArrayBuffer> {
+export function reduceLabels(
+  large: Uint8Array,
+  fullWidth: number,
+  width: number,
+  height: number,
+  step: number,
+): Uint8Array<ArrayBuffer> {
   const small = new Uint8Array(width * height);
   const middle = Math.floor(step / 2);
   for (let y = 0; y < height; y++) {

@@ -14,8 +14,14 @@ export function openPng(bytes: Uint8Array): ImageFile {
   requireSize(header.getUint32(16), header.getUint32(20), 4);
   const { width, height, depth, channels, data, palette, transparency } = decode(bytes, { checkCrc: true });
   if (data.length !== width * height * channels && depth >= 8) throw new Error("it ends before its pixels do");
-  const values = depth < 8 ? unpacked(data as Uint8Array, width, height, depth) : new (depth === 16 ? Uint16Array : Uint8Array)(data);
-  const opacities = palette && transparency ? palette.map((colour, index) => [...colour.slice(0, 3), transparency[index] ?? 255]) : palette;
+  const values =
+    depth < 8
+      ? unpacked(data as Uint8Array, width, height, depth)
+      : new (depth === 16 ? Uint16Array : Uint8Array)(data);
+  const opacities =
+    palette && transparency
+      ? palette.map((colour, index) => [...colour.slice(0, 3), transparency[index] ?? 255])
+      : palette;
   const stored = {
     width,
     height,

@@ -49,7 +49,8 @@ export function seen(stored: Stored): { raster: Raster; notes: string[] } {
   const coloured = samples - (opacity === undefined ? 0 : 1) >= 3;
   const channels = coloured ? 3 : 1;
   const unseen = samples - channels - (opacity === undefined ? 0 : 1);
-  if (unseen > 0) notes.push(`${coloured ? "Three" : "The first"} of its ${samples} channels ${coloured ? "are" : "is"} seen.`);
+  if (unseen > 0)
+    notes.push(`${coloured ? "Three" : "The first"} of its ${samples} channels ${coloured ? "are" : "is"} seen.`);
   const values = channels === samples ? stored.values : picked(stored, channels);
   const lost = nonfinite(values);
   if (lost > 0) notes.push(`${lost} values are NaN or infinite; they are seen black or white.`);
@@ -62,7 +63,8 @@ export function seen(stored: Stored): { raster: Raster; notes: string[] } {
     rgb[index] = stored.whiteIsZero ? 255 - level : level;
   }
   if (opacity !== undefined) {
-    const most = stored.values instanceof Float32Array || stored.values instanceof Float64Array ? 1 : 2 ** stored.bits - 1;
+    const most =
+      stored.values instanceof Float32Array || stored.values instanceof Float64Array ? 1 : 2 ** stored.bits - 1;
     for (let index = 0; index < rgb.length; index++) {
       const share = Math.min(stored.values[Math.floor(index / 3) * samples + opacity] / most, 1);
       rgb[index] = Math.round(share * rgb[index] + (1 - share) * 255);

@@ -28,7 +28,12 @@ export async function openTiff(bytes: Uint8Array<ArrayBuffer>): Promise<ImageFil
 }
 
 function isLike(a: GeoTIFFImage, b: GeoTIFFImage): boolean {
-  const kind = (page: GeoTIFFImage) => [page.getWidth(), page.getHeight(), page.getSamplesPerPixel(), page.getBitsPerSample()];
+  const kind = (page: GeoTIFFImage) => [
+    page.getWidth(),
+    page.getHeight(),
+    page.getSamplesPerPixel(),
+    page.getBitsPerSample(),
+  ];
   return kind(a).join() === kind(b).join();
 }
 

@@ -85,18 +85,45 @@ export class Classes {
         return part;
       }),
     );
-    const words = this.numbers.filter((label) => share(label) > 0).map((label) => `${this.name(label)} ${share(label).toFixed(1)} %`);
+    const words = this.numbers
+      .filter((label) => share(label) > 0)
+      .map((label) => `${this.name(label)} ${share(label).toFixed(1)} %`);
     this.bar.ariaLabel = `Fractions: ${words.join(", ")}`;
   }
 
   private row(label: number): Row {
-    const radio = create("input", { type: "radio", name: "class", value: `${label}`, ariaLabel: `Draw class ${label}` });
+    const radio = create("input", {
+      type: "radio",
+      name: "class",
+      value: `${label}`,
+      ariaLabel: `Draw class ${label}`,
+    });
     const colour = create("input", { type: "color", value: classColour(label), ariaLabel: `Colour of class ${label}` });
-    const name = create("input", { type: "text", value: `class ${label}`, ariaLabel: `Name of class ${label}`, spellcheck: false });
+    const name = create("input", {
+      type: "text",
+      value: `class ${label}`,
+      ariaLabel: `Name of class ${label}`,
+      spellcheck: false,
+    });
     const fraction = create("span", { className: "fraction" });
-    const remove = create("button", { type: "button", textContent: "×", ariaLabel: `Remove class ${label} and its strokes` });
-    const key = create("label", { className: "key" }, radio, label <= 9 ? create("kbd", { textContent: `${label}` }) : `${label}`);
-    const row = { colour: colour.value, name: name.value, radio, fraction, item: create("li", {}, key, colour, name, fraction, remove) };
+    const remove = create("button", {
+      type: "button",
+      textContent: "×",
+      ariaLabel: `Remove class ${label} and its strokes`,
+    });
+    const key = create(
+      "label",
+      { className: "key" },
+      radio,
+      label <= 9 ? create("kbd", { textContent: `${label}` }) : `${label}`,
+    );
+    const row = {
+      colour: colour.value,
+      name: name.value,
+      radio,
+      fraction,
+      item: create("li", {}, key, colour, name, fraction, remove),
+    };
     radio.addEventListener("change", () => this.events.selected());
     colour.addEventListener("input", () => {
       row.colour = colour.value;

@@ -16,11 +16,14 @@ export async function readSource(): Promise<ModelSource> {
 export async function describeDownloads(source: ModelSource, around: Surroundings): Promise<void> {
   const { weights, runtime } = modelFiles(source, around);
   const [ofWeights, ofRuntime] = await Promise.all([size(weights), size(runtime)]);
-  const on = around.device === "webgpu" ? "the graphics processor" : `${around.threads} thread${around.threads > 1 ? "s" : ""}`;
+  const on =
+    around.device === "webgpu" ? "the graphics processor" : `${around.threads} thread${around.threads > 1 ? "s" : ""}`;
   element("downloads", HTMLParagraphElement).textContent =
     `Downloads once, then works offline: model ${source.model} ${ofWeights}, runtime ${ofRuntime}. Runs on ${on}.`;
   if (around.device === "webgpu") return;
-  const reasons = ["There is no WebGPU here, so the model runs on the processor: features of a megapixel take some ten seconds."];
+  const reasons = [
+    "There is no WebGPU here, so the model runs on the processor: features of a megapixel take some ten seconds.",
+  ];
   if (!around.isolated) {
     reasons.push(
       "There are no threads either, since the page was served without the headers Cross-Origin-Opener-Policy and " +

@@ -88,7 +88,10 @@ export class Marks {
   }
 
   private remember(before: Map<number, number>): boolean {
-    const pixels = Uint32Array.from([...before].filter(([pixel, label]) => this.labels[pixel] !== label), ([pixel]) => pixel);
+    const pixels = Uint32Array.from(
+      [...before].filter(([pixel, label]) => this.labels[pixel] !== label),
+      ([pixel]) => pixel,
+    );
     if (pixels.length === 0) return false;
     this.done.push({
       pixels,
@@ -101,7 +104,11 @@ export class Marks {
   }
 
   private disc(x: number, y: number, radius: number, label: number): void {
-    for (let row = Math.max(Math.ceil(y - radius - 0.5), 0); row <= Math.min(y + radius - 0.5, this.height - 1); row++) {
+    for (
+      let row = Math.max(Math.ceil(y - radius - 0.5), 0);
+      row <= Math.min(y + radius - 0.5, this.height - 1);
+      row++
+    ) {
       const half = Math.sqrt(Math.max(radius ** 2 - (row + 0.5 - y) ** 2, 0));
       const first = Math.max(Math.ceil(x - half - 0.5), 0);
       const last = Math.min(Math.floor(x + half - 0.5), this.width - 1);

@@ -40,7 +40,8 @@ export class Pane {
     new ResizeObserver(() => this.resize()).observe(canvas);
     canvas.addEventListener("pointerdown", (event) => this.down(event));
     canvas.addEventListener("pointermove", (event) => this.moved(event));
-    for (const name of ["pointerup", "pointercancel"] as const) canvas.addEventListener(name, (event) => this.up(event));
+    for (const name of ["pointerup", "pointercancel"] as const)
+      canvas.addEventListener(name, (event) => this.up(event));
     canvas.addEventListener("pointerleave", () => {
       this.hover = undefined;
       this.redraw();
@@ -77,7 +78,10 @@ export class Pane {
   private crosshair({ x, y }: { x: number; y: number }): void {
     const { context, viewport } = this;
     const half = CURSOR / viewport.scale;
-    for (const [colour, width] of [["#000", 4], ["#fff", 2]] as const) {
+    for (const [colour, width] of [
+      ["#000", 4],
+      ["#fff", 2],
+    ] as const) {
       context.strokeStyle = colour;
       context.lineWidth = width / viewport.scale;
       context.beginPath();
@@ -145,7 +149,8 @@ export class Pane {
       const others = [...this.pointers].filter(([id]) => id !== event.pointerId).map(([, place]) => place);
       if (others.length) {
         const [other] = others;
-        const distance = (place: { x: number; y: number }) => Math.max(Math.hypot(place.x - other.x, place.y - other.y), 1);
+        const distance = (place: { x: number; y: number }) =>
+          Math.max(Math.hypot(place.x - other.x, place.y - other.y), 1);
         this.viewport.zoom(distance(now) / distance(before), other.x, other.y);
       } else this.viewport.pan(now.x - before.x, now.y - before.y);
     }

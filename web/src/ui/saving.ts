@@ -51,7 +51,10 @@ export function saveFractions(
   save(table, `${stem(file)}_fractions.csv`, "text/csv");
 }
 
-function full(small: Uint8Array<ArrayBuffer>, { raster, step, fullWidth, fullHeight }: Opened): Uint8Array<ArrayBuffer> {
+function full(
+  small: Uint8Array<ArrayBuffer>,
+  { raster, step, fullWidth, fullHeight }: Opened,
+): Uint8Array<ArrayBuffer> {
   return enlarge(small, raster.width, step, fullWidth, fullHeight);
 }
 

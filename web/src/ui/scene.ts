@@ -64,7 +64,8 @@ export class Scene {
       context.fillStyle = "#fff";
       context.fillText(`${index + 1}`, column - side / 2 + 4 / viewport.scale, row - side / 2 + 16 / viewport.scale);
     });
-    if (brush) outlined(context, viewport, () => context.arc(brush.x, brush.y, Math.max(radius, 0.5), 0, 2 * Math.PI), 1);
+    if (brush)
+      outlined(context, viewport, () => context.arc(brush.x, brush.y, Math.max(radius, 0.5), 0, 2 * Math.PI), 1);
   }
 
   /** Draw the right pane. */
@@ -91,7 +92,10 @@ export class Scene {
 
 /** A line that is seen on dark and on bright. */
 function outlined(context: CanvasRenderingContext2D, viewport: Viewport, path: () => void, width = 2): void {
-  for (const [colour, extra] of [["#000", 2], ["#fff", 0]] as const) {
+  for (const [colour, extra] of [
+    ["#000", 2],
+    ["#fff", 0],
+  ] as const) {
     context.beginPath();
     path();
     context.strokeStyle = colour;

@@ -56,7 +56,8 @@ export class Viewport {
 
   /** Move as little as needed to have a place of the picture in sight. */
   reveal(x: number, y: number): void {
-    const inside = (place: number, length: number) => Math.min(Math.max(place, MARGIN), Math.max(length - MARGIN, MARGIN));
+    const inside = (place: number, length: number) =>
+      Math.min(Math.max(place, MARGIN), Math.max(length - MARGIN, MARGIN));
     const [px, py] = [this.x + x * this.scale, this.y + y * this.scale];
     this.pan(inside(px, this.pane.width) - px, inside(py, this.pane.height) - py);
   }

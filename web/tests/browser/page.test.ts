@@ -126,10 +126,13 @@ describe.each(["known.png", "known-16-bits.tif"])("%s, dropped", (name) => {
     const mask = await visit.saved("save-mask-png");
     const tiff = join(folder, "mask.tif");
     await (await visit.save("save-mask-tiff")).saveAs(tiff);
-    const code = "import sys; from alibi_dinov2.io.labels import read_labels; sys.stdout.write(read_labels(sys.argv[1]).tobytes().hex())";
+    const code =
+      "import sys; from alibi_dinov2.io.labels import read_labels; sys.stdout.write(read_labels(sys.argv[1]).tobytes().hex())";
     expect(agreement(Buffer.from(python("-c", code, tiff), "hex"), mask)).toBe(1);
     expect((await visit.saved("save-overlay")).length).toBe(3 * mask.length);
-    const table = readFileSync(await (await visit.save("save-fractions")).path(), "utf8").trim().split("\r\n");
+    const table = readFileSync(await (await visit.save("save-fractions")).path(), "utf8")
+      .trim()
+      .split("\r\n");
     expect(table[0]).toBe("file,slice,class,name,pixels,fraction");
     expect(table.slice(1).reduce((sum, row) => sum + Number(row.split(",")[4]), 0)).toBe(mask.length);
   });
@@ -140,7 +143,10 @@ describe("an open picture", () => {
     const { page } = visit;
     await page.click("#clear");
     await page.focus("#image-canvas");
-    for (const [label, keys] of [["1", ["ArrowLeft"]], ["2", Array<string>(6).fill("Shift+ArrowRight")]] as const) {
+    for (const [label, keys] of [
+      ["1", ["ArrowLeft"]],
+      ["2", Array<string>(6).fill("Shift+ArrowRight")],
+    ] as const) {
       await page.keyboard.press(label);
       for (const key of keys) await page.keyboard.press(key);
       await page.keyboard.press("Space");
@@ -165,11 +171,19 @@ describe("an open picture", () => {
   });
 
   it("stays when a file cannot be read, which is said", async () => {
-    await visit.page.setInputFiles("#open-input", { name: "broken.czi", mimeType: "", buffer: Buffer.from("ZISRAWFILE") });
+    await visit.page.setInputFiles("#open-input", {
+      name: "broken.czi",
+      mimeType: "",
+      buffer: Buffer.from("ZISRAWFILE"),
+    });
     await message("broken.czi cannot be read").waitFor();
     await message("TIFF").waitFor();
     const png = readFileSync(`${FIXTURES}known.png`);
-    await visit.page.setInputFiles("#open-input", { name: "torn.png", mimeType: "image/png", buffer: png.subarray(0, 5000) });
+    await visit.page.setInputFiles("#open-input", {
+      name: "torn.png",
+      mimeType: "image/png",
+      buffer: png.subarray(0, 5000),
+    });
     await message("torn.png cannot be read").waitFor();
     expect(await visit.page.textContent("#image-facts")).toContain("known-16-bits.tif");
     expect(await visit.page.locator("#save-mask-png").isEnabled()).toBe(true);
