@@ -9,8 +9,6 @@ import { reason } from "./files/open";
 import type { ModelSource, Surroundings } from "./model-files";
 import { Marks } from "./ui/marks";
 
-export type Tool = "brush" | "eraser" | "pan";
-
 /** What the page shows when something has changed. */
 export interface AppEvents {
   opened(picture: Opened): void;
@@ -139,7 +137,6 @@ export class App {
 
   async showModel(model: string): Promise<void> {
     this.model = model;
-    if (model === "NoPE") this.query = undefined; // of which the examples have colours only
     await this.showFeatures();
   }
 

@@ -71,24 +71,28 @@ export class Classes {
     this.list.replaceChildren(...this.numbers.map((label) => this.rows.get(label)!.item));
   }
 
+  /** How the fractions are said in words. */
+  fractions(counts: Map<number, number>): string {
+    const said = [...counts].map(([label]) => `${this.name(label)} ${percent(counts, label).toFixed(1)} %`);
+    return said.join(", ");
+  }
+
   /** Show which share of the picture each class has; none of them while that is not known. */
   showFractions(counts: Map<number, number> | undefined): void {
-    const total = [...(counts?.values() ?? [])].reduce((sum, count) => sum + count, 0);
-    const share = (label: number) => (100 * (counts?.get(label) ?? 0)) / Math.max(total, 1);
-    this.rows.forEach((row, label) => (row.fraction.textContent = total ? `${share(label).toFixed(1)} %` : ""));
-    this.bar.hidden = total === 0;
+    this.bar.hidden = !counts;
+    this.rows.forEach((row, label) => {
+      row.fraction.textContent = counts ? `${percent(counts, label).toFixed(1)} %` : "";
+    });
+    if (!counts) return;
+    this.bar.ariaLabel = `Fractions: ${this.fractions(counts)}`;
     this.bar.replaceChildren(
       ...this.numbers.map((label) => {
         const part = create("span");
-        part.style.flex = `${share(label)} 0 0`;
+        part.style.flex = `${percent(counts, label)} 0 0`;
         part.style.background = this.colour(label);
         return part;
       }),
     );
-    const words = this.numbers
-      .filter((label) => share(label) > 0)
-      .map((label) => `${this.name(label)} ${share(label).toFixed(1)} %`);
-    this.bar.ariaLabel = `Fractions: ${words.join(", ")}`;
   }
 
   private row(label: number): Row {
@@ -146,4 +150,9 @@ export class Classes {
     if (wasSelected) this.select(this.numbers[0]);
     this.events.removed(label);
   }
+}
+
+function percent(counts: Map<number, number>, label: number): number {
+  const total = [...counts.values()].reduce((sum, count) => sum + count, 0);
+  return (100 * (counts.get(label) ?? 0)) / total;
 }

@@ -8,6 +8,9 @@ export function element<T extends HTMLElement>(id: string, kind: new () => T): T
   return found;
 }
 
+export const button = (id: string) => element(id, HTMLButtonElement);
+export const input = (id: string) => element(id, HTMLInputElement);
+
 /** A new element with properties and children. */
 export function create<K extends keyof HTMLElementTagNameMap>(
   tag: K,

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/** The keyboard: what each key does, anywhere on the page and on a picture, and the table of it. */
-
-import { create, element } from "./dom";
+/** The keyboard. */
 
 export interface Key {
   keys: string[];
@@ -13,7 +11,7 @@ export interface Key {
   run(key: string): void;
 }
 
-/** Keys that work anywhere but in a text field, listed in the help. */
+/** Have keys work anywhere but in a text field. */
 export function listen(keys: Key[]): void {
   document.addEventListener("keydown", (event) => {
     const target = event.target as HTMLElement;
@@ -27,14 +25,9 @@ export function listen(keys: Key[]): void {
         (key.shift === undefined || key.shift === event.shiftKey),
     );
     if (!found) return;
-    // Arrow keys and the space bar are the controls' own, there.
     event.preventDefault();
     found.run(event.key.toLowerCase());
   });
-  const rows = keys.map(({ shown, does }) =>
-    create("tr", {}, create("td", {}, create("kbd", { textContent: shown })), create("td", { textContent: does })),
-  );
-  element("keys", HTMLTableSectionElement).append(...rows);
 }
 
 /** Arrow keys on a canvas: how far to go right and down, ten times as far with Shift. */

@@ -4,6 +4,7 @@
 import { channelsOf } from "../compute/colours";
 import type { Raster } from "../compute/raster";
 import { canvasOf } from "./dom";
+import type { Region } from "./marks";
 
 const OUTLINED = 0.35; // of the colour of a class over the image, beside its outlines; as `predict --overlay` draws it
 const UNCERTAIN = 128; // 0 to 255: the most probable class leads by less than half
@@ -20,26 +21,32 @@ export function rgbaOf({ rgb, width, height }: Raster): Rgba {
   return rgba;
 }
 
-/** The colour of each label, opaque; label 0 is transparent. */
-export function labelCanvas(
+/** Draw a part of a picture's labels in their colours; label 0 is transparent. */
+export function paintLabels(
+  context: CanvasRenderingContext2D,
   labels: Uint8Array,
   width: number,
-  height: number,
+  { left, top, right, bottom }: Region,
   colour: (label: number) => string,
-): HTMLCanvasElement {
-  const rgba = new Uint8ClampedArray(4 * width * height);
-  const colours = new Map<number, [number, number, number]>();
-  for (let pixel = 0; pixel < labels.length; pixel++) {
-    const label = labels[pixel];
-    if (label === 0) continue;
-    let channels = colours.get(label);
-    if (!channels) colours.set(label, (channels = channelsOf(colour(label))));
-    rgba[4 * pixel] = channels[0];
-    rgba[4 * pixel + 1] = channels[1];
-    rgba[4 * pixel + 2] = channels[2];
-    rgba[4 * pixel + 3] = 255;
+): void {
+  if (right <= left || bottom <= top) return;
+  const image = new ImageData(right - left, bottom - top);
+  const rgba = new Uint32Array(image.data.buffer);
+  const colours = new Map<number, number>([[0, 0]]);
+  let target = 0;
+  for (let y = top; y < bottom; y++) {
+    for (let x = left; x < right; x++) {
+      const label = labels[y * width + x];
+      let packed = colours.get(label);
+      if (packed === undefined) {
+        const [red, green, blue] = channelsOf(colour(label));
+        packed = ((255 << 24) | (blue << 16) | (green << 8) | red) >>> 0;
+        colours.set(label, packed);
+      }
+      rgba[target++] = packed;
+    }
   }
-  return canvasOf(rgba, width, height);
+  context.putImageData(image, left, top);
 }
 
 /** Black and white lines where the mask is uncertain, which are seen on any colour. */

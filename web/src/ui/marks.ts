@@ -7,6 +7,14 @@ interface Change {
   after: Uint8Array;
 }
 
+/** A part of the picture, in pixels; right and bottom lie outside. */
+export interface Region {
+  left: number;
+  top: number;
+  right: number;
+  bottom: number;
+}
+
 const REMEMBERED = 100; // changes
 
 export class Marks {
@@ -24,6 +32,11 @@ export class Marks {
     this.labels = new Uint8Array(width * height);
   }
 
+  /** The whole picture. */
+  get all(): Region {
+    return { left: 0, top: 0, right: this.width, bottom: this.height };
+  }
+
   get canUndo(): boolean {
     return this.done.length > 0;
   }
@@ -37,8 +50,8 @@ export class Marks {
     return [...new Set(this.labels)].filter((label) => label > 0).sort((a, b) => a - b);
   }
 
-  /** Draw on to a place, in pixels, from where the stroke was before; label 0 erases. */
-  drawTo(x: number, y: number, radius: number, label: number): void {
+  /** Draw on to a place, in pixels, from where the stroke was before; label 0 erases. Gives what may have changed. */
+  drawTo(x: number, y: number, radius: number, label: number): Region {
     this.stroke ??= new Map();
     const from = this.last ?? { x, y };
     const steps = Math.max(Math.ceil(Math.hypot(x - from.x, y - from.y) / Math.max(radius / 2, 0.5)), 1);
@@ -47,6 +60,13 @@ export class Marks {
       this.disc(from.x + (x - from.x) * share, from.y + (y - from.y) * share, radius, label);
     }
     this.last = { x, y };
+    const reach = radius + 1;
+    return {
+      left: Math.max(Math.floor(Math.min(from.x, x) - reach), 0),
+      top: Math.max(Math.floor(Math.min(from.y, y) - reach), 0),
+      right: Math.min(Math.ceil(Math.max(from.x, x) + reach), this.width),
+      bottom: Math.min(Math.ceil(Math.max(from.y, y) + reach), this.height),
+    };
   }
 
   /** End the stroke; tells whether it changed anything. */

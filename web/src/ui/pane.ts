@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** A canvas that shows a picture through a viewport: drawn with layers, drawn on with mouse, pen, finger and keys. */
 
+import { arrow } from "./keys";
 import type { Viewport } from "./viewport";
 
 /** What a pane tells of: places are in pixels of the picture. */
@@ -24,7 +25,7 @@ export class Pane {
   private mode: "idle" | "drawing" | "panning" = "idle";
   private requested = false;
   /** Where the crosshair of the keyboard is, in pixels of the picture; it is seen once a key has moved it. */
-  cursor?: { x: number; y: number };
+  cursor = { x: 0, y: 0 };
   isCursorSeen = false;
   /** Where the mouse is, in pixels of the picture. */
   hover?: { x: number; y: number };
@@ -63,6 +64,21 @@ export class Pane {
     });
   }
 
+  /** Move the crosshair if an arrow key was pressed; tells whether it was. */
+  moveCursor(event: KeyboardEvent, step: number, picture: { width: number; height: number }): boolean {
+    const moved = arrow(event, step);
+    if (!moved) return false;
+    event.preventDefault();
+    this.isCursorSeen = true;
+    const inside = (place: number, length: number) => Math.min(Math.max(place, 0), length - 1);
+    this.cursor = {
+      x: inside(this.cursor.x + moved[0], picture.width),
+      y: inside(this.cursor.y + moved[1], picture.height),
+    };
+    this.viewport.reveal(this.cursor.x, this.cursor.y);
+    return true;
+  }
+
   private draw(): void {
     const { context, viewport, canvas } = this;
     const ratio = devicePixelRatio;
@@ -72,7 +88,7 @@ export class Pane {
     // Pixels stay squares, that one sees which of them is marked.
     context.imageSmoothingEnabled = viewport.scale < 1;
     this.paint(context);
-    if (this.cursor && this.isCursorSeen && document.activeElement === canvas) this.crosshair(this.cursor);
+    if (this.isCursorSeen && document.activeElement === canvas) this.crosshair(this.cursor);
   }
 
   private crosshair({ x, y }: { x: number; y: number }): void {

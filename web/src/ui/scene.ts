@@ -6,8 +6,9 @@ import { PLACE } from "../compute/uncertainty";
 import { PATCH } from "../compute/windows";
 import type { Opened } from "../engine";
 import type { Classes } from "./classes";
-import { canvasOf, element } from "./dom";
-import { labelCanvas, rgbaOf, uncertainCanvas } from "./layers";
+import { canvasOf, create, element } from "./dom";
+import { paintLabels, rgbaOf, uncertainCanvas } from "./layers";
+import type { Region } from "./marks";
 import type { Viewport } from "./viewport";
 
 const STROKES = 0.9; // opacity
@@ -20,17 +21,25 @@ export class Scene {
   private features?: HTMLCanvasElement;
 
   show({ raster }: Opened): void {
-    this.image = canvasOf(rgbaOf(raster), raster.width, raster.height);
-    this.mask = this.uncertain = this.strokes = this.features = undefined;
+    const { width, height } = raster;
+    this.image = canvasOf(rgbaOf(raster), width, height);
+    this.strokes = create("canvas", { width, height });
+    this.mask = this.uncertain = this.features = undefined;
   }
 
-  marksChanged({ marks }: App, classes: Classes): void {
-    this.strokes = labelCanvas(marks.labels, marks.width, marks.height, (label) => classes.colour(label));
+  /** Strokes have changed, in a part of the picture or anywhere. */
+  marksChanged({ marks }: App, classes: Classes, region: Region = marks.all): void {
+    const context = this.strokes?.getContext("2d");
+    if (context) paintLabels(context, marks.labels, marks.width, region, (label) => classes.colour(label));
   }
 
   maskChanged({ segmentation, marks }: App, classes: Classes): void {
     const { width, height } = marks;
-    this.mask = segmentation && labelCanvas(segmentation.classes, width, height, (label) => classes.colour(label));
+    this.mask = segmentation && create("canvas", { width, height });
+    const context = this.mask?.getContext("2d");
+    if (segmentation && context) {
+      paintLabels(context, segmentation.classes, width, marks.all, (label) => classes.colour(label));
+    }
     this.uncertain = segmentation && uncertainCanvas(segmentation.uncertainty, width, height);
   }
 
