@@ -49,7 +49,9 @@ class PageServer(ThreadingHTTPServer):
 
     def __init__(self, model: str, port: int = 0, page: Path = PAGE) -> None:
         if not (page / "index.html").is_file():
-            raise FileNotFoundError(f"{page} holds no page. In a clone, `make app` builds it; it needs Node.js 20 or newer.")
+            raise FileNotFoundError(
+                f"{page} holds no page. In a clone, `make app` builds it; it needs Node.js 20 or newer."
+            )
         folder = Path(model)
         self.model = folder.resolve() if folder.is_dir() else None
         if self.model:
@@ -58,7 +60,9 @@ class PageServer(ThreadingHTTPServer):
         elif HUB_ID.fullmatch(model):
             self.source = {"model": model}
         else:
-            raise FileNotFoundError(f"{model} is neither a folder nor a Hub id; `python -m training.export_onnx` makes one.")
+            raise FileNotFoundError(
+                f"{model} is neither a folder nor a Hub id; `python -m training.export_onnx` makes one."
+            )
         super().__init__(("127.0.0.1", port), partial(PageHandler, directory=str(page)))
 
     @property

@@ -3,5 +3,10 @@ import { defineConfig } from "vitest/config";
 
 // Tests in a real browser, one after the other: they share its page.
 export default defineConfig({
-  test: { include: ["tests/browser/*.test.ts"], testTimeout: 240_000, hookTimeout: 120_000, bail: 0 },
+  test: {
+    include: [process.env.SPEED ? "tests/browser/speed.ts" : "tests/browser/page.test.ts"],
+    testTimeout: 600_000,
+    hookTimeout: 120_000,
+    bail: 0,
+  },
 });

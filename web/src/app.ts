@@ -12,7 +12,7 @@ import { Marks } from "./ui/marks";
 /** What the page shows when something has changed. */
 export interface AppEvents {
   opened(picture: Opened): void;
-  analysed(): void;
+  analysed(milliseconds: number): void;
   marked(): void;
   segmented(milliseconds: number): void;
   features(): void;
@@ -77,9 +77,10 @@ export class App {
 
   /** Compute the features; what was marked meanwhile is segmented then. */
   async analyse(): Promise<void> {
+    let took: number | undefined;
     try {
       const report = proxy((progress: Progress) => this.events.progress(progress));
-      if (!(await this.engine.analyse(this.source, this.around, report))) return; // another picture was opened
+      took = await this.engine.analyse(this.source, this.around, report);
     } catch (error) {
       this.events.state("There are no features.");
       this.events.failed(
@@ -87,10 +88,11 @@ export class App {
       );
       return;
     }
+    if (took === undefined) return; // another picture was opened
     this.ready = true;
     this.opened!.models = await this.engine.models();
     this.model = "ALiBi";
-    this.events.analysed();
+    this.events.analysed(took);
     await this.showFeatures();
     await this.segment();
   }

@@ -114,9 +114,13 @@ export class Engine {
   /**
    * Compute all features of the open picture; loads the model first, if this is the first time.
    *
-   * @returns false if another picture was opened meanwhile.
+   * @returns milliseconds that it took, less loading the model; none if another picture was opened meanwhile.
    */
-  async analyse(source: ModelSource, around: Surroundings, report: (progress: Progress) => void): Promise<boolean> {
+  async analyse(
+    source: ModelSource,
+    around: Surroundings,
+    report: (progress: Progress) => void,
+  ): Promise<number | undefined> {
     const turn = this.turn;
     const raster = this.opened!.raster;
     try {
@@ -125,6 +129,7 @@ export class Engine {
       );
       this.model.catch(() => (this.model = undefined)); // so that the next picture tries again
       const model = await this.model;
+      const start = performance.now();
       const windows = windowsOf(raster);
       const total = windows.length + 1;
       const step = async (done: number, task: string) => {
@@ -147,9 +152,9 @@ export class Engine {
       await step(total, "Features");
       this.grids.set(OWN, features);
       this.segmenter = new Segmenter({ width: raster.width, height: raster.height, planes, grid: components });
-      return true;
+      return performance.now() - start;
     } catch (error) {
-      if (error instanceof Superseded) return false;
+      if (error instanceof Superseded) return undefined;
       throw error;
     }
   }

@@ -45,8 +45,8 @@ async function start(): Promise<void> {
       announce(`${app.name} is open.`);
       refresh();
     },
-    analysed() {
-      showState(NEXT);
+    analysed(milliseconds) {
+      showState(`Features took ${(milliseconds / 1000).toFixed(1)} s. ${NEXT}`);
       announce(`The features are there. ${NEXT}`);
       refresh();
     },
@@ -60,7 +60,7 @@ async function start(): Promise<void> {
       if (app.segmentation) {
         showState(`Segmented in ${(milliseconds / 1000).toFixed(2)} s.`);
         announce(`Segmented: ${classes.fractions(app.segmentation.counts)}.`);
-      } else showState(NEXT);
+      } else if (app.marks.canUndo) showState(NEXT);
       refresh();
     },
     features() {

@@ -134,7 +134,18 @@ def known_answer(folder: Path, random: np.random.Generator) -> None:
         predictor=True,
     )
     write_labels(folder / "known-answer.png", (1 + inside).astype(np.uint8))
-    Image.fromarray((255 * (random.random((2400, 2000)) > 0.5)).astype(np.uint8)).convert("1").save(folder / "large.png")
+    Image.fromarray((255 * (random.random((2400, 2000)) > 0.5)).astype(np.uint8)).convert("1").save(
+        folder / "large.png"
+    )
+
+
+def for_speed(folder: Path) -> None:
+    """A window's worth of a micrograph, and a megapixel of it."""
+    nickel = np.asarray(Image.open(NICKEL))
+    Image.fromarray(nickel[:518, :518]).save(folder / "speed-518.png")
+    Image.fromarray(np.pad(nickel, [(0, 1024 - side) for side in nickel.shape], "symmetric")).save(
+        folder / "speed-1024.png"
+    )
 
 
 def main() -> None:
@@ -154,6 +165,7 @@ def main() -> None:
     segmentation(fixtures, "superalloy", superalloy, lines(superalloy.shape), arguments.model)
     fixtures.close()
     known_answer(arguments.output, random)
+    for_speed(arguments.output)
 
 
 if __name__ == "__main__":
