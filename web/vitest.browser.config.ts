@@ -5,7 +5,7 @@ import { defineConfig } from "vitest/config";
 export default defineConfig({
   test: {
     include: [process.env.SPEED ? "tests/browser/speed.ts" : "tests/browser/page.test.ts"],
-    testTimeout: 600_000,
+    testTimeout: process.env.SPEED ? 600_000 : 150_000,
     hookTimeout: 120_000,
     bail: 0,
   },

@@ -52,9 +52,9 @@ const message = (text: string) => visit.page.locator("#messages", { hasText: tex
 /** Two strokes for the picture whose answer is known: in a disc and beside it. */
 async function twoStrokes(): Promise<void> {
   await visit.page.keyboard.press("1");
-  await visit.stroke(KNOWN, [300, 60], [420, 100]);
+  await visit.stroke(KNOWN, [260, 60], [440, 120]);
   await visit.page.keyboard.press("2");
-  await visit.segmented(() => visit.stroke(KNOWN, [100, 110], [160, 140]));
+  await visit.segmented(() => visit.stroke(KNOWN, [80, 90], [170, 150], [120, 180]));
 }
 
 describe("at first", () => {
