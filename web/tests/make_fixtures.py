@@ -121,9 +121,9 @@ def known_answer(folder: Path, random: np.random.Generator) -> None:
     """A picture of two materials of equal brightness, as files, and which pixel is of which."""
     rows, columns = np.indices((400, 480))
     inside = sum((rows - y) ** 2 + (columns - x) ** 2 < r**2 for y, x, r in [(120, 130, 80), (270, 330, 100)]) > 0
-    stripes = np.sin((rows + columns) / 2.5)
-    dots = np.sin(rows / 5) * np.sin(columns / 5) * 1.4
-    values = np.where(inside, stripes, dots) + random.normal(0, 0.2, inside.shape)
+    fine = np.sign(np.sin(rows / 2) * np.sin(columns / 2))
+    coarse = np.sin(rows / 7) * np.sin(columns / 7) * 1.4
+    values = np.where(inside, fine, coarse) + random.normal(0, 0.2, inside.shape)
     Image.fromarray((128 + 45 * values).clip(0, 255).astype(np.uint8)).save(folder / "known.png")
     # 400 of 65,536 grey levels, as a camera of 12 bits in a dim field writes them.
     tifffile.imwrite(

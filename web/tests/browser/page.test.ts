@@ -7,6 +7,8 @@ import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { labels } from "../../src/files/stored";
+import { openTiff } from "../../src/files/tiff";
 import { array } from "../fixtures";
 import { agreement, FIXTURES, meanIou, png, python, REPOSITORY, SCREENSHOTS, serve, Visit } from "./harness";
 
@@ -110,25 +112,25 @@ describe.each(["known.png", "known-16-bits.tif"])("%s, dropped", (name) => {
     const mask = await visit.saved("save-mask-png");
     const download = await visit.save("save-labels");
     expect(download.suggestedFilename()).toBe(`${name.replace(/\..*/, "")}_labels.png`);
-    const labels = join(folder, `${name}-labels.png`);
-    await download.saveAs(labels);
-    expect(new Set(png(labels))).toEqual(new Set([0, 1, 2]));
+    const saved = join(folder, `${name}-labels.png`);
+    await download.saveAs(saved);
+    expect(new Set(png(saved))).toEqual(new Set([0, 1, 2]));
     await visit.page.click("#clear");
     await visit.page.locator("#save-labels:disabled").waitFor();
-    await visit.segmented(() => visit.page.setInputFiles("#load-labels", labels));
+    await visit.segmented(() => visit.page.setInputFiles("#load-labels", saved));
     expect(agreement(await visit.saved("save-mask-png"), mask)).toBeGreaterThan(0.999);
 
-    const words = ["-m", "alibi_dinov2.cli", "fit", "--no-deep", "--images", FIXTURES + name, "--labels", labels];
+    if (name.endsWith("png")) return; // once is enough
+    const words = ["-m", "alibi_dinov2.cli", "fit", "--no-deep", "--images", FIXTURES + name, "--labels", saved];
     expect(python(...words, "--output", join(folder, `${name}-segmenter`))).toContain("2 classes from");
   });
 
-  it("has a mask as TIFF and an overlay, which Python reads", async () => {
+  it("has the mask as TIFF too, an overlay and a table of fractions", async () => {
     const mask = await visit.saved("save-mask-png");
     const tiff = join(folder, "mask.tif");
     await (await visit.save("save-mask-tiff")).saveAs(tiff);
-    const code =
-      "import sys; from alibi_dinov2.io.labels import read_labels; sys.stdout.write(read_labels(sys.argv[1]).tobytes().hex())";
-    expect(agreement(Buffer.from(python("-c", code, tiff), "hex"), mask)).toBe(1);
+    const file = await openTiff(new Uint8Array(readFileSync(tiff)));
+    expect(agreement(labels(await file.read(0)), mask)).toBe(1);
     expect((await visit.saved("save-overlay")).length).toBe(3 * mask.length);
     const table = readFileSync(await (await visit.save("save-fractions")).path(), "utf8")
       .trim()
@@ -245,8 +247,8 @@ describe("a large picture", () => {
     await visit.page.setInputFiles("#open-input", `${FIXTURES}large.png`);
     await message("2000 × 2400 pixels, more than this page can segment").waitFor();
     await visit.stroke({ width: 1000, height: 1200 }, [500, 500], [600, 600]);
-    const labels = await visit.saved("save-labels");
-    expect(labels.length).toBe(2000 * 2400);
+    const saved = await visit.saved("save-labels");
+    expect(saved.length).toBe(2000 * 2400);
   });
 });
 
