@@ -3,6 +3,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { defineConfig, type Plugin } from "vite";
+import { licences } from "./licences.ts";
 
 // Threads of WebAssembly need a page that nothing foreign can look into.
 const HEADERS = {
@@ -12,10 +13,13 @@ const HEADERS = {
 
 const PUBLIC = fileURLToPath(new URL("public/", import.meta.url));
 
-/** The service worker with the lists of its files: it keeps all from the start but what runs the model. */
-function serviceWorker(): Plugin {
+/**
+ * What lies beside the page: the licences of what it is built of, and the service worker with the lists of its files,
+ * which keeps all from the start but what runs the model.
+ */
+function besideThePage(): Plugin {
   return {
-    name: "service-worker",
+    name: "beside-the-page",
     apply: "build",
     generateBundle(_, bundle) {
       const built = Object.keys(bundle).filter((name) => name.startsWith("assets/"));
@@ -27,13 +31,14 @@ function serviceWorker(): Plugin {
         .replace("[/* kept from the start */]", JSON.stringify(first))
         .replace("[/* built files */]", JSON.stringify(built));
       this.emitFile({ type: "asset", fileName: "service-worker.js", source });
+      this.emitFile({ type: "asset", fileName: "licences.txt", source: licences(new URL(".", import.meta.url)) });
     },
   };
 }
 
 export default defineConfig({
   base: "./",
-  plugins: [serviceWorker()],
+  plugins: [besideThePage()],
   build: { target: "es2023", assetsInlineLimit: 0, chunkSizeWarningLimit: 1000, modulePreload: false },
   worker: { format: "es" },
   server: { headers: HEADERS },
