@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # `make demo`: the model and its proof.  `make demo-distill`: from nothing to a model of one's own.
-# `make test`: everything that can be checked offline.
+# `make test`: everything that can be checked offline.  `make app`: the page that segments in a browser; `make test-web`.
 
 PYTHON ?= python3
 VENV := .venv
@@ -24,7 +24,7 @@ test test-oldest: export OMP_NUM_THREADS := 1
 OLDEST := .venv-oldest
 OLDEST_TRANSFORMERS := 5.18.0
 
-.PHONY: demo demo-distill test test-oldest lint types clean-demo
+.PHONY: demo demo-distill test test-oldest test-web app lint types clean-demo
 .DELETE_ON_ERROR:
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -114,6 +114,37 @@ $(OWN)/model/README.md: $(OWN_RECORDS)
 $(OWN)/pca.png: $(OWN)/model/config.json
 	$(BIN)/alibi-dinov2 pca --models $(DEMO)/teacher $(OWN)/model --images data/micrographs \
 		--size $(PROBE_SIZE) --output $@
+
+# ---- the page that segments in a browser
+
+ONNX := $(DEMO)/onnx/alibi-dinov2-small-ONNX
+PAGE := alibi_dinov2/page
+NPM := npm --prefix web
+CHROMIUM := /usr/bin/chromium
+
+app: $(PAGE)/index.html $(ONNX)/config.json
+	$(BIN)/alibi-dinov2 app --model $(ONNX)
+
+$(ONNX)/config.json: $(MODEL)/model.safetensors | $(VENV)/installed
+	rm -rf $(dir $@)
+	$(BIN)/python -m training.export_onnx --model $(MODEL) --output $(dir $@)
+
+web/node_modules/installed: web/package-lock.json
+	$(NPM) ci
+	touch $@
+
+$(PAGE)/index.html: web/node_modules/installed $(wildcard web/*.* web/src/* web/src/*/* web/public/* web/public/*/*)
+	$(NPM) run build -- --outDir ../$(PAGE) --emptyOutDir
+
+# Against what Python makes of the same images, then in a browser.
+test-web: $(PAGE)/index.html $(ONNX)/config.json
+	$(NPM) run check
+	$(BIN)/python web/tests/make_fixtures.py --model $(MODEL) --output web/tests/fixtures
+	$(NPM) test
+	test -x $(CHROMIUM) || test "$$(id -u)" != 0 || { apt-get update --quiet && \
+		apt-get install --yes --quiet --no-install-recommends chromium; }
+	@if test -x $(CHROMIUM); then $(NPM) run test:browser; \
+	else echo "Skipped in a browser: there is no $(CHROMIUM). Install Debian's package chromium."; fi
 
 # ---- checks
 

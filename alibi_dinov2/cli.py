@@ -6,6 +6,7 @@ alibi-dinov2 predict --segmenter SEGMENTER --images FOLDER --output FOLDER
 alibi-dinov2 info SEGMENTER
 alibi-dinov2 features --model M --images FOLDER --output FOLDER
 alibi-dinov2 pca --models M1 M2 --images FOLDER --output panel.png
+alibi-dinov2 app --model ONNX_FOLDER
 """
 
 import argparse
@@ -14,6 +15,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from alibi_dinov2.app import serve
 from alibi_dinov2.command import run
 from alibi_dinov2.feature_panel import feature_panel
 from alibi_dinov2.features.backbone import load_backbone
@@ -165,6 +167,11 @@ def pca(arguments: argparse.Namespace) -> None:
     print(f"{arguments.output}: {len(images)} images")
 
 
+def app(arguments: argparse.Namespace) -> None:
+    """Serve the page that segments in a browser."""
+    serve(arguments.model, arguments.port)
+
+
 def add_fit(commands: argparse._SubParsersAction, shared: list[argparse.ArgumentParser]) -> None:
     """The arguments of `fit`."""
     parser = commands.add_parser("fit", parents=shared, help="learn from labelled images")
@@ -274,6 +281,18 @@ def add_pca(commands: argparse._SubParsersAction, shared: list[argparse.Argument
     parser.set_defaults(command=pca)
 
 
+def add_app(commands: argparse._SubParsersAction) -> None:
+    """The arguments of `app`."""
+    parser = commands.add_parser(
+        "app",
+        help="segment in a browser",
+        description="Serves a page on this machine, for this machine alone; images never leave the browser.",
+    )
+    parser.add_argument("--model", required=True, help="folder that training.export_onnx wrote, or a Hub id of one")
+    parser.add_argument("--port", type=int, default=8765, help="of the address; 0 for any that is free")
+    parser.set_defaults(command=app)
+
+
 def main_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     parser = argparse.ArgumentParser(
@@ -300,6 +319,7 @@ def main_parser() -> argparse.ArgumentParser:
     describing.set_defaults(command=info)
     add_features(commands, [images, seen])
     add_pca(commands, [images])
+    add_app(commands)
     return parser
 
 
