@@ -111,7 +111,7 @@ class ReferenceModel(Dinov2AlibiModel):
         super().__init__(config)
         for layer in self.encoder.layer:
             attention = ReferenceAttention(config)
-            attention.load_state_dict(layer.attention.state_dict())
+            attention.load_state_dict(layer.get_submodule("attention").state_dict())
             layer.attention = attention
         self.grid: GridSize | None = None
 
@@ -121,5 +121,5 @@ class ReferenceModel(Dinov2AlibiModel):
             self.grid = grid
             offsets = -pad_prefix(patch_distances(grid), self.config.num_prefix_tokens).to(pixel_values.dtype)
             for layer in self.encoder.layer:
-                layer.attention.offsets = offsets
+                layer.get_submodule("attention").offsets = offsets
         return super().forward(pixel_values, *args, **kwargs)

@@ -71,7 +71,7 @@ class Dinov2AlibiAttention(Dinov2WithRegistersAttention):
         key = self.k_proj(hidden_states).view(shape).transpose(1, 2)
         value = self.v_proj(hidden_states).view(shape).transpose(1, 2)
 
-        if alibi_distances is not None:
+        if alibi_distances is not None and slopes is not None:
             if self.config.alibi_jitter:
                 alibi_distances = alibi_distances + self.config.alibi_jitter * torch.randn_like(alibi_distances)
             distances = pad_prefix(alibi_distances, self.config.num_prefix_tokens)
