@@ -280,7 +280,12 @@ def main() -> None:
         parser.error(f"sizes {sizes} must be multiples of {PATCH}, and the width one of {HEAD_DIM}")
     if options.way not in ("check", "distill") and options.device.startswith("cuda") and not torch.cuda.is_available():
         parser.error("this machine has no CUDA device; rehearse with --device cpu and small sizes")
-    ways = {"check": check, "throughput": throughput, "parity": parity, "distill": partial(distill_piece, more=more)}
+    ways: dict[str, Callable[..., int]] = {
+        "check": check,
+        "throughput": throughput,
+        "parity": parity,
+        "distill": partial(distill_piece, more=more),
+    }
     try:
         sys.exit(ways[options.way](options))
     except (ValueError, OSError) as error:

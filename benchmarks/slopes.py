@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from PIL import Image
 from tqdm.auto import tqdm
-from transformers import AutoImageProcessor, Dinov2WithRegistersModel
+from transformers import AutoImageProcessor
 
 from alibi_dinov2.features.backbone import Backbone, load_backbone
 from alibi_dinov2.features.dense_features import dense_features
@@ -103,8 +103,9 @@ def held_out(options: Namespace) -> list[Image.Image]:
 def agreement(backbone: Backbone, teacher: Backbone, images: list[Image.Image], options: Namespace) -> float:
     """Mean cosine to the teacher."""
     zeroed = [] if options.zero_channels == "none" else [int(number) for number in options.zero_channels.split(",")]
-    pairs = zip(*(dense_features(each, images, options.size) for each in (backbone, teacher)), strict=True)
-    return float(np.mean([mean_cosine(*pair, zeroed) for pair in pairs]))
+    found, expected = (dense_features(each, images, options.size) for each in (backbone, teacher))
+    pairs = zip(found, expected, strict=True)
+    return float(np.mean([mean_cosine(features, reference, zeroed) for features, reference in pairs]))
 
 
 def slopes_of(model: Dinov2AlibiModel) -> dict[str, list[float]]:
@@ -168,7 +169,7 @@ def cost(options: Namespace) -> dict[str, Any]:
     setting = Setting(options.size, options.batch, options.dtype, options.layers, options.width)
     with torch.inference_mode(), tqdm(total=(len(CHOICES) + 1) * (options.repeats + 1), unit="run") as bar:
         pixels = setting.pixels()
-        models: dict[str, Dinov2AlibiModel | Dinov2WithRegistersModel] = {"stock": build_model("stock", setting)}
+        models: dict[str, Any] = {"stock": build_model("stock", setting)}
         models |= {name: build_model("sdpa", setting, **bias) for name, bias in CHOICES.items()}
         runs = {name: partial(model, pixels) for name, model in models.items()}
         timed = time_in_turns(runs, options.repeats, lambda name: bar.update())

@@ -301,7 +301,8 @@ def arrangement_figure(arranged: Mapping[str, Arranged], records: Sequence[Mappi
         records: from `measure`, a group of bars each.
     """
     figure = Figure(figsize=(11, 5.4), layout="constrained")
-    above, below = np.ravel(figure.subfigures(2, 1, height_ratios=[1, 1.5]))
+    parts: Any = figure.subfigures(2, 1, height_ratios=[1, 1.5])
+    above, below = parts
     for axes, (name, one) in zip(above.subplots(1, len(arranged)), arranged.items(), strict=True):
         axes.imshow(one.pixels)
         axes.set_title(name, fontsize=10)
