@@ -6,7 +6,7 @@ export default defineConfig({
   test: {
     include: [process.env.SPEED ? "tests/browser/speed.ts" : "tests/browser/page.test.ts"],
     testTimeout: process.env.SPEED ? 600_000 : 150_000,
-    hookTimeout: 120_000,
+    hookTimeout: 300_000,
     bail: 0,
   },
 });

@@ -8,13 +8,13 @@ import { fitReduction, Moments } from "../src/compute/components";
 import { DeepFeatures } from "../src/compute/deep";
 import type { Raster } from "../src/compute/raster";
 import { Segmenter, type Segmentation } from "../src/compute/segmentation";
-import { whereToDraw } from "../src/compute/uncertainty";
+import { PLACE, whereToDraw } from "../src/compute/uncertainty";
 import { windowPixels, windowsOf, WINDOW, type Grid } from "../src/compute/windows";
 import { array, difference, shape } from "./fixtures";
 
 const AGREEMENT = 0.97; // of pixels, what the page promises
 
-describe.each(["nickel", "superalloy"])("%s", (name) => {
+describe.each(["nickel", "nickel-crop", "superalloy"])("%s", (name) => {
   let raster: Raster;
   let grid: Grid;
   let found: Segmentation;
@@ -75,8 +75,11 @@ describe.each(["nickel", "superalloy"])("%s", (name) => {
     // The page learns from fewer pixels of thick strokes, and goes on until the loss is nearer to its minimum.
     expect(mean).toBeLessThan(0.02);
     const [first] = whereToDraw(found.uncertainty, array(`${name}-labels`), width);
-    const places = array<Float32Array>(`${name}-places`);
-    expect(Math.hypot(first.row - places[0], first.column - places[1])).toBeLessThan(16);
+    // Places of nearly the same uncertainty may change ranks: what counts is how uncertain Python is there.
+    const [row, column] = array<Float32Array>(`${name}-places`);
+    expect(meanAround(expected, width, first.row, first.column)).toBeGreaterThan(
+      meanAround(expected, width, row, column) - 0.05,
+    );
   });
 
   it("learns anew when a class comes or goes", () => {
@@ -94,6 +97,15 @@ describe.each(["nickel", "superalloy"])("%s", (name) => {
     ).toBe(0);
   });
 });
+
+/** Mean over the square that a place is the middle of. */
+function meanAround(values: Float32Array, width: number, row: number, column: number): number {
+  let sum = 0;
+  for (let y = row - PLACE / 2; y < row + PLACE / 2; y++) {
+    for (let x = column - PLACE / 2; x < column + PLACE / 2; x++) sum += values[y * width + x];
+  }
+  return sum / PLACE ** 2;
+}
 
 describe("colours of features", () => {
   it("are those of Python, but for order and sign", () => {

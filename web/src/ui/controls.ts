@@ -64,7 +64,7 @@ export function connectControls(
   });
   for (const id of ["show-strokes", "show-uncertain"]) input(id).addEventListener("change", redraw);
   viewport.onChange(() => {
-    element("zoom-value", HTMLOutputElement).textContent = `${Math.round(100 * viewport.scale)} %`;
+    element("zoom-value", HTMLOutputElement).textContent = app.opened ? `${Math.round(100 * viewport.scale)} %` : "";
   });
 
   const toggle = (id: string) => {

@@ -51,6 +51,7 @@ export async function connectOpening(app: App): Promise<void> {
 /** Show which image is open. */
 export function showOpened({ name, slice, opened }: App): void {
   const { fullWidth, fullHeight, slices } = opened!;
+  element("empty", HTMLParagraphElement).hidden = true;
   const facts = element("image-facts", HTMLParagraphElement);
   facts.hidden = false;
   facts.textContent = `${name}, ${fullWidth} × ${fullHeight} pixels`;

@@ -2,8 +2,10 @@
 /** The page in Debian's Chromium, served by `alibi-dinov2 app`. */
 
 import { spawn, spawnSync, type ChildProcess } from "node:child_process";
-import { readFileSync } from "node:fs";
-import { basename } from "node:path";
+import { existsSync, readFileSync } from "node:fs";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { basename, extname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { decode } from "fast-png";
 import { chromium, type Browser, type BrowserContext, type Download, type Page } from "playwright-core";
@@ -42,6 +44,19 @@ export async function serve(): Promise<{ address: string; process: ChildProcess 
     started.on("exit", (status) => reject(new Error(`alibi-dinov2 app ended with ${status}`)));
   });
   return { address, process: started };
+}
+
+/** The built page as a server gives it that knows nothing of threads, nor of any model. */
+export async function servePlainly(): Promise<{ address: string; close: () => void }> {
+  const types: Record<string, string> = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css" };
+  const server = createServer((request, response) => {
+    const path = join(REPOSITORY, "alibi_dinov2/page", request.url === "/" ? "index.html" : request.url!);
+    if (!existsSync(path)) response.writeHead(404).end();
+    else response.writeHead(200, { "content-type": types[extname(path)] ?? "" }).end(readFileSync(path));
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const address = `http://localhost:${(server.address() as AddressInfo).port}/`;
+  return { address, close: () => server.close() };
 }
 
 /** A browser whose requests and complaints are written down. */

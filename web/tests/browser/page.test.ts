@@ -10,11 +10,10 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { labels } from "../../src/files/stored";
 import { openTiff } from "../../src/files/tiff";
 import { array } from "../fixtures";
-import { agreement, FIXTURES, meanIou, png, python, REPOSITORY, SCREENSHOTS, serve, Visit } from "./harness";
+import { agreement, FIXTURES, meanIou, png, python, SCREENSHOTS, serve, servePlainly, Visit } from "./harness";
 
 const AXE = createRequire(import.meta.url).resolve("axe-core/axe.min.js");
 const KNOWN = { width: 480, height: 400 };
-const MICROGRAPH = `${REPOSITORY}/data/micrographs/superalloy_spot3_0d_3`;
 const folder = mkdtempSync(join(tmpdir(), "page-"));
 
 let address: string;
@@ -192,32 +191,32 @@ describe("an open picture", () => {
   });
 
   it("refuses labels of another size, or with colours", async () => {
-    await visit.page.setInputFiles("#load-labels", `${FIXTURES}superalloy-labels.png`);
-    await message("superalloy-labels.png has 512 × 512 pixels, the image 480 × 400").waitFor();
+    await visit.page.setInputFiles("#load-labels", `${FIXTURES}nickel-crop-labels.png`);
+    await message("nickel-crop-labels.png has 518 × 518 pixels, the image 480 × 400").waitFor();
     await visit.page.locator("#messages button").first().click();
   });
 });
 
 describe("a shipped micrograph", () => {
   it("gets the mask that Python makes of the same labels", async () => {
-    await visit.page.setInputFiles("#open-input", `${MICROGRAPH}.png`);
-    await visit.analysed("superalloy_spot3_0d_3.png");
-    await visit.segmented(() => visit.page.setInputFiles("#load-labels", `${FIXTURES}superalloy-labels.png`));
-    const same = agreement(await visit.saved("save-mask-png"), array("superalloy-classes"));
+    await visit.page.setInputFiles("#open-input", `${FIXTURES}nickel-crop.png`);
+    await visit.analysed("nickel-crop.png");
+    await visit.segmented(() => visit.page.setInputFiles("#load-labels", `${FIXTURES}nickel-crop-labels.png`));
+    const same = agreement(await visit.saved("save-mask-png"), array("nickel-crop-classes"));
     console.log(`page and Python agree in ${(100 * same).toFixed(2)} % of pixels`);
     expect(same).toBeGreaterThan(0.97);
   });
 
   it("is an example with features of three models", async () => {
     const { page } = visit;
-    await page.click("#examples button >> nth=2");
+    await page.click("#examples button >> nth=0");
     await page.locator("input[name=model][value=DINOv2]:checked").waitFor({ state: "attached" }); // before the model ran
-    await visit.analysed("superalloy_pt2");
+    await visit.analysed("superalloy_spot4");
     const picture = { width: 512, height: 512 };
     await page.keyboard.press("1");
-    await visit.stroke(picture, [95, 130], [135, 150]);
+    await visit.stroke(picture, [150, 194], [206, 194]);
     await page.keyboard.press("2");
-    await visit.segmented(() => visit.stroke(picture, [330, 430], [440, 400]));
+    await visit.segmented(() => visit.stroke(picture, [305, 315], [331, 374]));
     await page.screenshot({ path: `${SCREENSHOTS}1280.png` });
     const pictures = new Set<string>();
     for (const model of ["DINOv2", "NoPE", "ALiBi"]) {
@@ -250,12 +249,29 @@ describe("a large picture", () => {
   });
 });
 
+describe("from a server without headers and model", () => {
+  it("says that there are no threads, and that the features could not be computed", async () => {
+    const plain = await servePlainly();
+    const other = await Visit.begin(plain.address);
+    try {
+      await other.page.route("https://**", (route) => route.abort()); // the Hub cannot be reached
+      await other.page.locator("#messages", { hasText: "There are no threads either" }).waitFor();
+      await other.drop(`${FIXTURES}known.png`);
+      await other.page.locator("#messages", { hasText: "The features could not be computed" }).waitFor();
+      expect(await other.page.textContent("#image-facts")).toContain("known.png");
+    } finally {
+      await other.browser.close();
+      plain.close();
+    }
+  });
+});
+
 describe("without a network", () => {
   it("works once it was loaded", async () => {
     server.kill();
     await visit.page.reload();
-    await visit.page.click("#examples button >> nth=0");
-    await visit.analysed("superalloy_spot4");
+    await visit.page.click("#examples button >> nth=2");
+    await visit.analysed("superalloy_pt2");
     visit.complaints.length = 0; // that the server does not answer
   });
 });

@@ -8,7 +8,7 @@ import { FIXTURES, REPOSITORY, serve, Visit } from "./harness";
 
 const DOCUMENT = `${REPOSITORY}/docs/web.md`;
 const [BEGIN, END] = ["<!-- speed -->\n", "<!-- end of speed -->"];
-const ROUNDS = 5;
+const ROUNDS = 3;
 const STROKES = 9;
 
 const median = (values: number[]) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
