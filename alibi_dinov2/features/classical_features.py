@@ -20,6 +20,7 @@ from scipy.ndimage import correlate1d, gaussian_filter, rotate
 from skimage.feature import hessian_matrix_eigvals
 
 CHANNELS = {1: ("grey",), 3: ("red", "green", "blue")}
+LEVEL = ("intensity", "gaussian", "membrane")  # kinds of features that grow with the brightness
 TRUNCATE = 4.0  # standard deviations at which Gaussians end
 DERIVATIVE_HALO = 2  # pixels on each side that central differences of central differences reach
 MEMBRANE_SIZE = 19  # pixels, the sides of the line kernels
@@ -97,6 +98,15 @@ class ClassicalFeatures:
         if self.membrane:
             names += [f"membrane_{name}" for name in ("sum", "mean", "std", "median", "max", "min")]
         return [f"{channel}_{name}" for channel in CHANNELS[channels] for name in names]
+
+    def level(self, channels: int) -> np.ndarray:
+        """Which features grow with the brightness of an image, `(F,)` bool: its intensity and its blurs. What is added
+        to all pixels leaves the others as they are.
+
+        Raises:
+            ValueError: as `names`.
+        """
+        return np.array([name.split("_")[1] in LEVEL for name in self.names(channels)])
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """The features of all pixels of an image.

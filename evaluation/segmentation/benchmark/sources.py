@@ -4,6 +4,7 @@
 None of them is part of this project: whoever runs the benchmark downloads them. All may be used for evaluation.
 """
 
+import csv
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from alibi_dinov2.io.images import find_images, read_image
 from evaluation.semantics.miou import VOID
 from evaluation.semantics.segmentation_data import read_mask
 
+EMPS_ARTICLE = "10.1016.j.apsusc.2020.145360"
+EMPS_TRANSMISSION = "7f1a5b0782.png"  # seen in transmission, so dark on bright; the others are scanned
 HORSE = 13  # in the masks of VOC
 COLOURFUL = 4.0  # mean distance of the channels from grey, of 255: stained tissue has 10 and more, fluorescence 0
 
@@ -58,8 +61,10 @@ def read_pairs(folder: Path, images: str = "images", masks: str = "masks") -> It
 
 
 def read_emps(folder: Path) -> Iterator[Candidate]:
-    """Particles have a number each, in 16 bits."""
-    for path in find_images(folder / "images"):
+    """Images of the article that has most of them, all of one material. Particles have a number each, in 16 bits."""
+    with (folder / "metadata.csv").open(newline="", encoding="utf-8") as table:
+        names = sorted(row["filename"] for row in csv.DictReader(table) if row["doi"] == EMPS_ARTICLE)
+    for path in (folder / "images" / name for name in names if name != EMPS_TRANSMISSION):
         numbers = np.asarray(Image.open(folder / "segmaps" / f"{path.stem}.png"))
         yield Candidate(path.stem, pixels(path), (numbers > 0).astype(np.uint8))
 
@@ -121,7 +126,8 @@ SOURCES = {
     ),
     "particles": Source(
         "emps",
-        "electron micrographs of particles (EMPS; Yildirim and Cole, 2021), a clone of github.com/by256/emps",
+        "scanning electron micrographs of spheres, images of one article in EMPS (Yildirim and Cole, 2021), a clone of "
+        "github.com/by256/emps",
         "MIT",
         ("background", "particle"),
         read_emps,

@@ -10,7 +10,7 @@ from scipy.io import savemat
 
 from evaluation.segmentation.benchmark import prepare
 from evaluation.segmentation.benchmark.sets import open_set, open_sets
-from evaluation.segmentation.benchmark.sources import HORSE, SOURCES, Candidate
+from evaluation.segmentation.benchmark.sources import EMPS_ARTICLE, HORSE, SOURCES, Candidate
 from evaluation.segmentation.benchmark.synthetic import RECIPES, make_image
 from evaluation.semantics.miou import VOID
 
@@ -62,6 +62,9 @@ def write_download(folder, name: str) -> list[np.ndarray]:
             write(part / "images" / f"{number}.jpg", image)
             write(part / "masks" / f"{number}.png", values)
         truths.append(mask)
+    if name == "particles":
+        rows = [f"{number}.png,{EMPS_ARTICLE}\n" for number in range(COUNT)] + ["other.png,another article\n"]
+        (folder / "metadata.csv").write_text("filename,doi\n" + "".join(rows))
     return truths
 
 
