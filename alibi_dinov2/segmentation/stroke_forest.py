@@ -12,12 +12,14 @@ predictions that makes the labels most likely, found by expectation maximisation
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from sklearn import config_context
 from sklearn.tree import DecisionTreeClassifier
 
 TREES = 100  # of the forest, all views together
 SHARE = 0.2  # of the labelled pixels that a tree sees
-TRIAL_TREES = 25  # of each view and fold while weights are found
-FOLDS = 3  # that images are divided into, at most
+MOST = 200  # pixels of a class that a tree sees, so that a fit stays quick when there are many strokes
+TRIAL_TREES = 12  # of each view and fold while weights are found
+FOLDS = 2  # that images are divided into
 LEAST = 0.01  # that a prediction counts as, so that one pixel that a view was sure of does not decide
 PRIOR = 1.0  # pixels that each view is given beforehand, of as many as there are strokes
 STROKE = 25  # labelled pixels that count as one independent observation
@@ -55,12 +57,13 @@ def grow(
 ) -> list[DecisionTreeClassifier]:
     """Trees, each on `SHARE` of the pixels, drawn with replacement, as many of each class and at least one."""
     members = [np.flatnonzero(classes == number) for number in range(int(classes.max()) + 1)]
-    each = max(round(SHARE * len(classes) / len(members)), 1)
+    each = min(max(round(SHARE * len(classes) / len(members)), 1), MOST)
     trees = []
-    for _ in range(count):
-        chosen = np.concatenate([random.choice(of_class, each) for of_class in members])
-        tree = DecisionTreeClassifier(max_features="sqrt", random_state=int(random.integers(2**31)))
-        trees.append(tree.fit(features[chosen], classes[chosen], check_input=False))
+    with config_context(skip_parameter_validation=True):  # it takes as long as a small tree
+        for _ in range(count):
+            chosen = np.concatenate([random.choice(of_class, each) for of_class in members])
+            tree = DecisionTreeClassifier(max_features="sqrt", random_state=int(random.integers(2**31)))
+            trees.append(tree.fit(features[chosen], classes[chosen], check_input=False))
     return trees
 
 
@@ -100,11 +103,10 @@ def view_weights(
 
 
 def folds_of(images: np.ndarray) -> Iterator[np.ndarray]:
-    """Which pixels `(N,)` are held out together: those of an image, or of several if there are more than `FOLDS`."""
+    """Which pixels `(N,)` are held out together: those of every second image; none if there is one image alone."""
     numbers, of_pixel = np.unique(images, return_inverse=True)
-    if len(numbers) > 1:
-        for fold in range(min(FOLDS, len(numbers))):
-            yield of_pixel % FOLDS == fold
+    for fold in range(FOLDS if len(numbers) > 1 else 0):
+        yield of_pixel % FOLDS == fold
 
 
 def chance(trees: Sequence[DecisionTreeClassifier], features: np.ndarray, classes: np.ndarray) -> np.ndarray:

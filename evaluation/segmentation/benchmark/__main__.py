@@ -5,10 +5,10 @@
         --peers .venv-peers/bin/python --output benchmark.json --figure benchmark.png
 
 The data sets are those that `prepare.py` made. Simulated users (`--seeds`) draw on two images of each, in four ways:
-strokes of 25 and of 100 pixels, straight and bent, one per class and image in a round. mIoU is over 2,500 pixels of
+strokes of 25 and of 100 pixels, straight and bent, one per class and image in a round. mIoU is over 1,000 pixels of
 each image to test on, the same for everybody, after the rounds of `--rounds`; all data sets and ways of drawing count
-the same. `--trials` compares variants of a part of the segmenter instead. The record also tells which contender one would
-choose on all data sets but one, and what that gives on the one left out, for each of them in turn.
+the same. `--trials` compares variants of a part of the segmenter instead. The record also tells which contender one
+would choose on all data sets but one, and what that gives on the one left out, for each of them in turn.
 
 What was measured is kept (`--cache`): a run that was stopped goes on where it was, and a contender that is added costs
 its own time only.

@@ -23,8 +23,7 @@ from evaluation.segmentation.benchmark.sets import DataSet
 from evaluation.segmentation.few_labels import Drawing
 from evaluation.semantics.miou import VOID
 
-TRAIN_IMAGES = 2  # that a user draws on
-TEST_PIXELS = 2500  # of each image to test on
+TEST_PIXELS = 1000  # of each image to test on
 TOUCHING = np.ones((3, 3))
 
 Way = tuple[Drawing, int]  # how strokes are drawn, and after how many rounds
@@ -49,10 +48,11 @@ class Labelled:
 
 @dataclass(frozen=True)
 class User:
-    """Somebody who draws on two images of a data set in several ways, and what comes of it.
+    """Somebody who draws on some images of a data set in several ways, and what comes of it.
 
     Attributes:
         images: `(H, W, 3)` uint8: those drawn on, then those to test on.
+        drawn: how many are drawn on.
         places: rows and columns `(n, 2)` of the pixels of each that are drawn on in some way, or tested.
         labels: `(H, W)` uint8 of each image drawn on, by the way of drawing and the round, from 1.
         labelled: the labelled pixels of these.
@@ -60,28 +60,60 @@ class User:
     """
 
     images: list[np.ndarray]
+    drawn: int
     places: list[np.ndarray]
     labels: dict[Way, list[np.ndarray]] = field(repr=False)
     labelled: dict[Way, Labelled] = field(repr=False)
     targets: np.ndarray = field(repr=False)
 
 
-def make_user(data: DataSet, seed: int, drawings: Sequence[Drawing], rounds: Sequence[int]) -> User:
-    """The user with a seed: which images are drawn on, and where, come from it; tested pixels are everybody's same."""
-    chosen = np.random.default_rng(seed).permutation(len(data.train))[:TRAIN_IMAGES].tolist()
+@dataclass(frozen=True)
+class Protocol:
+    """How much is measured on each data set.
+
+    Attributes:
+        drawings: ways in which strokes are drawn.
+        rounds: after which there is a figure, ascending.
+        seeds: how many simulated users.
+        train_images: that each of them draws on.
+    """
+
+    drawings: tuple[Drawing, ...]
+    rounds: tuple[int, ...]
+    seeds: int
+    train_images: int
+
+    @property
+    def ways(self) -> list[Way]:
+        """How strokes are drawn, and after how many rounds, in the order of the figures."""
+        return [(drawing, number) for drawing in self.drawings for number in self.rounds]
+
+
+def make_user(data: DataSet, seed: int, protocol: Protocol) -> User:
+    """The user with a seed: which images are drawn on, and where, come from it; tested pixels are the same for all.
+
+    Raises:
+        ValueError: the data set has fewer images to draw on.
+    """
+    if len(data.train) < protocol.train_images:
+        raise ValueError(
+            f"{data.name} has {len(data.train)} images to draw on; {protocol.train_images} were asked for."
+        )
+    chosen = np.random.default_rng(seed).permutation(len(data.train))[: protocol.train_images].tolist()
     drawn = [data.train.pair(index) for index in chosen]
     tested = [data.test.pair(index) for index in range(len(data.test))]
     masks = [mask for _, mask in drawn]
     labels = {
         (drawing, number): maps
-        for drawing in drawings
+        for drawing in protocol.drawings
         for number, maps in enumerate(drawing.rounds_of(seed, masks), start=1)
-        if number in rounds
+        if number in protocol.rounds
     }
     anywhere = [np.any([maps[index] > 0 for maps in labels.values()], axis=0) for index in range(len(masks))]
     places = [np.argwhere(some) for some in anywhere] + [test_places(mask) for _, mask in tested]
     return User(
         [np.asarray(image) for image, _ in (*drawn, *tested)],
+        len(drawn),
         places,
         labels,
         {way: labelled_pixels(maps, places) for way, maps in labels.items()},
