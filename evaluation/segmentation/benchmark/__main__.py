@@ -4,7 +4,7 @@
     python -m evaluation.segmentation.benchmark --data benchmark-data --model alibi-dinov2-small --teacher teacher \\
         --peers .venv-peers/bin/python --output benchmark.json --figure benchmark.png
 
-The data sets are those that `prepare.py` made. Simulated users (`--seeds`) draw on two images of each, in four ways:
+The data sets are those that `prepare.py` made. Simulated users (`--seeds`) draw on some images of each, in four ways:
 strokes of 25 and of 100 pixels, straight and bent, one per class and image in a round. mIoU is over 1,000 pixels of
 each image to test on, the same for everybody, after the rounds of `--rounds`; all data sets and ways of drawing count
 the same. `--trials` compares variants of a part of the segmenter instead. The record also tells which contender one
@@ -30,7 +30,8 @@ from evaluation.report.records import DatasetFacts, Stopwatch, make_record
 from evaluation.segmentation.benchmark.choice import figures, leave_one_out, mious
 from evaluation.segmentation.benchmark.contenders import TRIALS, feature_makers, peers
 from evaluation.segmentation.benchmark.figures import choice_table, panels, score_table
-from evaluation.segmentation.benchmark.measure import Protocol, describe_protocol, measure_program, measure_set
+from evaluation.segmentation.benchmark.measure import describe_protocol, measure_program, measure_set
+from evaluation.segmentation.benchmark.pixels import Protocol
 from evaluation.segmentation.benchmark.programs import Convpaint, WeightsMissing
 from evaluation.segmentation.benchmark.sets import DataSet, open_sets
 from evaluation.segmentation.comparison import with_versions
@@ -84,7 +85,7 @@ def command(arguments: argparse.Namespace) -> dict[str, Any]:
         for length in arguments.lengths
         for straight in (True, False)
     ]
-    protocol = Protocol(tuple(drawings), rounds, arguments.seeds)
+    protocol = Protocol(tuple(drawings), rounds, arguments.seeds, arguments.train_images)
     model = load_backbone(arguments.model, arguments.device, arguments.name)
     scores, dataset, told = measure_all(sets, arguments, protocol, model)
     metrics, spread = figures(scores, names, rounds)
@@ -119,6 +120,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--peers", type=Path, help="Python of an environment with Convpaint (peers/requirements.txt)")
     parser.add_argument("--rounds", type=int, nargs="+", default=[1, 3, 10], help="after which there is a figure")
     parser.add_argument("--seeds", type=int, default=Drawing.seeds, help="how many users draw, with seeds 0, 1, …")
+    parser.add_argument("--train-images", type=int, default=2, help="that each of them draws on")
     parser.add_argument("--lengths", type=int, nargs="+", default=list(LENGTHS), help="of strokes in pixels")
     add_cache_options(parser)
     parser.add_argument("--output", type=Path, required=True, help="file for the result record (JSON)")

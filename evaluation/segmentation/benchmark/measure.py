@@ -4,7 +4,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +14,9 @@ from alibi_dinov2.io.files import write_json
 from alibi_dinov2.segmentation.saved_segmenter import library_versions
 from evaluation.segmentation.benchmark.contenders import Contender, fit
 from evaluation.segmentation.benchmark.pixels import (
-    TRAIN_IMAGES,
+    TEST_PIXELS,
     Features,
+    Protocol,
     Seen,
     SegmenterFeatures,
     User,
@@ -24,29 +25,9 @@ from evaluation.segmentation.benchmark.pixels import (
 )
 from evaluation.segmentation.benchmark.programs import Convpaint
 from evaluation.segmentation.benchmark.sets import DataSet
-from evaluation.segmentation.few_labels import Drawing
 from evaluation.semantics.miou import confusion_matrix
 
 CODE = 1  # raised when classifiers or features change, so that what was measured before does not count
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """How much is measured on each data set.
-
-    Attributes:
-        drawings: ways in which strokes are drawn.
-        rounds: after which there is a figure, ascending.
-        seeds: how many simulated users.
-    """
-
-    drawings: tuple[Drawing, ...]
-    rounds: tuple[int, ...]
-    seeds: int
-
-    @property
-    def ways(self) -> list[Way]:
-        return [(drawing, number) for drawing in self.drawings for number in self.rounds]
 
 
 class Results:
@@ -100,7 +81,7 @@ def measure_set(
         protocol: how much is measured.
         folder: for finished results, which are not computed again.
     """
-    results = Results(folder, [fingerprint, library_versions()])
+    results = Results(folder, [fingerprint, protocol.train_images, library_versions()])
     facts = {one.name: contender_facts(one, makers[one.features]) for one in contenders}
     todo = {
         (one, seed): missing
@@ -110,12 +91,12 @@ def measure_set(
     }
     with tqdm(total=sum(map(len, todo.values())), desc=data.name, unit="fit", disable=not todo) as bar:
         for seed in sorted({seed for _, seed in todo}):
-            user = make_user(data, seed, protocol.drawings, protocol.rounds)
+            user = make_user(data, seed, protocol)
             seen: dict[str, Seen] = {}
             for one in contenders:
                 for way in todo.get((one, seed), ()):
                     if one.features not in seen:
-                        seen[one.features] = makers[one.features](user.images, user.places, TRAIN_IMAGES)
+                        seen[one.features] = makers[one.features](user.images, user.places, user.drawn)
                     matrix = measure(one, seen[one.features], user, way, len(data.facts.classes), seed)
                     write_json(results.path(facts[one.name], seed, way), matrix.tolist())
                     bar.update()
@@ -126,7 +107,7 @@ def measure(contender: Contender, seen: Seen, user: User, way: Way, classes: int
     """The confusion matrix `(K, K)` of a contender on the tested pixels of a user, from the strokes drawn in a way."""
     labelled = user.labelled[way]
     learned = [
-        found[labelled.place[labelled.image == index]] for index, found in enumerate(seen.features[:TRAIN_IMAGES])
+        found[labelled.place[labelled.image == index]] for index, found in enumerate(seen.features[: user.drawn])
     ]
     predict = fit(
         contender.classifier,
@@ -137,7 +118,7 @@ def measure(contender: Contender, seen: Seen, user: User, way: Way, classes: int
         labelled.image,
         list(seen.views) if contender.views else [],
     )
-    predicted = predict(np.concatenate(seen.features[TRAIN_IMAGES:])).argmax(axis=1)
+    predicted = predict(np.concatenate(seen.features[user.drawn :])).argmax(axis=1)
     return confusion_matrix(predicted, user.targets, classes)
 
 
@@ -149,16 +130,16 @@ def measure_program(
     Raises:
         WeightsMissing, ValueError, OSError: as `Convpaint`.
     """
-    results, contender = Results(folder, [fingerprint]), {"convpaint": program.model}
+    results, contender = Results(folder, [fingerprint, protocol.train_images]), {"convpaint": program.model}
     versions_file = folder / f"convpaint-{program.model}.json"
     for seed in tqdm(range(protocol.seeds), f"{data.name}, Convpaint", unit="user"):
         missing = results.missing(contender, seed, protocol.ways)
         if not missing and versions_file.is_file():
             continue
-        user = make_user(data, seed, protocol.drawings, protocol.rounds)
+        user = make_user(data, seed, protocol)
         names = {str(number): way for number, way in enumerate(missing)}
         labels = {name: user.labels[way] for name, way in names.items()}
-        predictions, versions = program(user.images, labels, user.places[TRAIN_IMAGES:])
+        predictions, versions = program(user.images, labels, user.places[user.drawn :])
         for name, way in names.items():
             # Convpaint numbers classes as the labels do, from 1.
             matrix = confusion_matrix(predictions[name].astype(int) - 1, user.targets, len(data.facts.classes))
@@ -173,4 +154,6 @@ def describe_protocol(protocol: Protocol) -> dict[str, object]:
         "drawings": [asdict(drawing) for drawing in protocol.drawings],
         "rounds": list(protocol.rounds),
         "seeds": protocol.seeds,
+        "train_images": protocol.train_images,
+        "test_pixels": TEST_PIXELS,
     }

@@ -45,7 +45,7 @@ def shares(mask: np.ndarray, classes: int) -> np.ndarray:
     return np.bincount(mask[mask < classes], minlength=classes) / mask.size
 
 
-def choose(source: Source, folder: Path, name: str) -> tuple[list[Candidate], list[Candidate]]:
+def choose(source: Source, folder: Path, name: str, tests: int) -> tuple[list[Candidate], list[Candidate]]:
     """Images to draw on and images to test on.
 
     Raises:
@@ -56,7 +56,7 @@ def choose(source: Source, folder: Path, name: str) -> tuple[list[Candidate], li
     least = {name: shares(one.mask, len(source.classes)).min() for name, one in found.items()}
     order = np.random.default_rng(0).permutation(sorted(found)).tolist()
     train = [one for one in source.train or order if least.get(one, 0) >= LEAST][:TRAIN]
-    test = [one for one in order if one not in (*train, *source.train) and least[one] >= LEAST / 2][:TEST]
+    test = [one for one in order if one not in (*train, *source.train) and least[one] >= LEAST / 2][:tests]
     if len(train) < 2 or not test:
         raise ValueError(
             f"{folder} has {len(found)} images, {len(train)} of which can be drawn on and {len(test)} more tested on; "
@@ -65,14 +65,14 @@ def choose(source: Source, folder: Path, name: str) -> tuple[list[Candidate], li
     return [found[one] for one in train], [found[one] for one in test]
 
 
-def made(recipe: Recipe) -> tuple[list[Candidate], list[Candidate]]:
+def made(recipe: Recipe, tests: int) -> tuple[list[Candidate], list[Candidate]]:
     """Made images to draw on and to test on."""
-    images = [Candidate(f"{seed:02d}", *make_image(recipe, seed)) for seed in range(TRAIN + TEST)]
+    images = [Candidate(f"{seed:02d}", *make_image(recipe, seed)) for seed in range(TRAIN + tests)]
     return images[:TRAIN], images[TRAIN:]
 
 
-def prepare(downloads: Path | None, output: Path, names: Sequence[str]) -> Iterator[str]:
-    """Make the data sets of these names; what was made, or is missing, is told as a line of text each.
+def prepare(downloads: Path | None, output: Path, names: Sequence[str], tests: int = TEST) -> Iterator[str]:
+    """Make the data sets of these names, each with up to so many images to test on; what was made, or is missing, is told as a line of text each.
 
     Raises:
         ValueError, OSError: a download is damaged, or is not what it should be.
@@ -80,7 +80,7 @@ def prepare(downloads: Path | None, output: Path, names: Sequence[str]) -> Itera
     for name in names:
         if name in RECIPES:
             recipe = RECIPES[name]
-            chosen = made(recipe)
+            chosen = made(recipe, tests)
             facts = Facts(recipe.classes, recipe.origin, "made by this program", recipe.by_position)
         else:
             source = SOURCES[name]
@@ -88,7 +88,7 @@ def prepare(downloads: Path | None, output: Path, names: Sequence[str]) -> Itera
             if folder is None or not folder.is_dir():
                 yield f"{name}: left out, there is no folder {source.folder} among the downloads. Get {source.origin}."
                 continue
-            chosen = choose(source, folder, name)
+            chosen = choose(source, folder, name, tests)
             facts = Facts(source.classes, source.origin, source.licence, False)
         write_set(output / name, *chosen, facts)
         yield f"{name}: {len(chosen[0])} images to draw on, {len(chosen[1])} to test on"
@@ -96,7 +96,7 @@ def prepare(downloads: Path | None, output: Path, names: Sequence[str]) -> Itera
 
 def command(arguments: argparse.Namespace) -> None:
     """What the options ask for."""
-    for line in prepare(arguments.downloads, arguments.output, arguments.sets):
+    for line in prepare(arguments.downloads, arguments.output, arguments.sets, arguments.test_images):
         print(line)
 
 
@@ -105,6 +105,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = plain_parser(__doc__)
     parser.add_argument("--downloads", type=Path, help="folder of what was downloaded; none for made sets alone")
     parser.add_argument("--sets", nargs="+", choices=NAMES, default=list(NAMES))
+    parser.add_argument("--test-images", type=int, default=TEST, help="of each set, at most")
     parser.add_argument("--output", type=Path, required=True, help="folder for a folder of each data set")
     return parser
 
