@@ -71,8 +71,9 @@ def figures(scores: Scores, sets: Sequence[str], rounds: Sequence[int]) -> tuple
     """Metrics and their spread under the names that records use.
 
     Returns:
-        For each contender `NAME/miou_round_N` over all data sets, `NAME/SET/miou_round_N` on each, `NAME/miou` over all
-        rounds and `NAME/rank`. The spread is the standard deviation over the users, estimated from this sample of them.
+        `miou` is that of the first contender over all data sets and rounds. For each contender there are
+        `NAME/miou_round_N` over all data sets, `NAME/SET/miou_round_N` on each, `NAME/miou` over all rounds and
+        `NAME/rank`. The spread is the standard deviation over the users, estimated from this sample of them.
     """
     metrics: dict[str, float] = {}
     spread: dict[str, float] = {}
@@ -88,4 +89,5 @@ def figures(scores: Scores, sets: Sequence[str], rounds: Sequence[int]) -> tuple
         metrics |= {f"{name}/{key}": float(found.mean()) for key, found in values.items()}
         spread |= {f"{name}/{key}": float(found.std(ddof=1)) for key, found in values.items() if len(found) > 1}
         metrics[f"{name}/rank"] = ranks[name]
+    metrics["miou"] = metrics[f"{next(iter(scores))}/miou"]
     return metrics, spread

@@ -72,7 +72,13 @@ def made(recipe: Recipe, tests: int) -> tuple[list[Candidate], list[Candidate]]:
 
 
 def prepare(downloads: Path | None, output: Path, names: Sequence[str], tests: int = TEST) -> Iterator[str]:
-    """Make the data sets of these names, each with up to so many images to test on; what was made, or is missing, is told as a line of text each.
+    """Make the data sets of these names; what was made, or is missing, is told as a line of text each.
+
+    Args:
+        downloads: folder with a folder of each download, if there is one.
+        output: for a folder of each data set.
+        names: of `NAMES`.
+        tests: images to test on, at most.
 
     Raises:
         ValueError, OSError: a download is damaged, or is not what it should be.
