@@ -217,7 +217,8 @@ def command_line(
         arguments: what it parsed.
     """
     file = Path(inspect.getfile(command)).resolve()  # a module that is run has the name `__main__`
-    words = ["python", "-m", ".".join(file.relative_to(CLONE.resolve()).with_suffix("").parts)]
+    module = ".".join(file.relative_to(CLONE.resolve()).with_suffix("").parts)
+    words = ["python", "-m", module.removesuffix(".__main__")]
     for name, value in vars(arguments).items():
         if value == parser.get_default(name):
             continue

@@ -5,8 +5,9 @@ All filters see the image continued by reflection at its borders, with the pixel
 `symmetric` of NumPy. Blurs of such an image continue by reflection too, so what is computed from a blur is the same as
 if the image itself had been continued far enough.
 
-On one thread, a megapixel takes 0.7 to 0.9 s per channel. Beyond the result (208 bytes per pixel and channel with the
-default settings) it takes some 32 bytes per pixel and channel. Of a grey image, one channel is enough.
+On one thread, a megapixel takes 0.7 to 0.9 s per channel with membrane projections, which are most of it. Beyond the
+result (184 bytes per pixel and channel with the default settings) it takes some 32 bytes per pixel and channel. Of a
+grey image, one channel is enough.
 """
 
 import math
@@ -20,6 +21,7 @@ from scipy.ndimage import correlate1d, gaussian_filter, rotate
 from skimage.feature import hessian_matrix_eigvals
 
 CHANNELS = {1: ("grey",), 3: ("red", "green", "blue")}
+LEVEL = ("intensity", "gaussian", "membrane")  # kinds of features that grow with the brightness
 TRUNCATE = 4.0  # standard deviations at which Gaussians end
 DERIVATIVE_HALO = 2  # pixels on each side that central differences of central differences reach
 MEMBRANE_SIZE = 19  # pixels, the sides of the line kernels
@@ -37,13 +39,14 @@ class ClassicalFeatures:
     * of the blurs, the magnitude of the Sobel gradient, the entries `xx`, `xy` and `yy` of the Hessian (x counts
       columns, y rows) and its eigenvalues, the larger first;
     * differences of Gaussians: of all pairs of blurs, the narrower less the wider;
-    * membrane projections: the sum, mean, standard deviation, median, maximum and minimum of 30 averages along lines
-      through the pixel, 1 pixel wide, 19 long and 6° apart.
+    * on request, membrane projections: the sum, mean, standard deviation, median, maximum and minimum of 30 averages
+      along lines through the pixel, 1 pixel wide, 19 long and 6° apart.
 
     Attributes:
         sigmas: standard deviations of the Gaussians in pixels, ascending. A list becomes a tuple, so that
             `ClassicalFeatures(**json.loads(json.dumps(asdict(features))))` equals `features`.
-        membrane: whether there are membrane projections.
+        membrane: whether there are membrane projections, as in the paper. They take most of the time, and follow the
+            brightness of an image; on most data sets of `evaluation.segmentation.benchmark` they cost accuracy.
 
     Raises:
         ValueError: there is no sigma, one is not a positive finite number, or they do not ascend; or `membrane` is not
@@ -51,7 +54,7 @@ class ClassicalFeatures:
     """
 
     sigmas: Sequence[float] = (1.0, 2.0, 4.0, 8.0, 16.0)
-    membrane: bool = True
+    membrane: bool = False
 
     def __post_init__(self) -> None:
         sigmas = tuple(self.sigmas)
@@ -98,6 +101,15 @@ class ClassicalFeatures:
             names += [f"membrane_{name}" for name in ("sum", "mean", "std", "median", "max", "min")]
         return [f"{channel}_{name}" for channel in CHANNELS[channels] for name in names]
 
+    def level(self, channels: int) -> np.ndarray:
+        """Which features grow with the brightness of an image, `(F,)` bool: its intensity and its blurs. What is added
+        to all pixels leaves the others as they are.
+
+        Raises:
+            ValueError: as `names`.
+        """
+        return np.array([name.split("_")[1] in LEVEL for name in self.names(channels)])
+
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """The features of all pixels of an image.
 
@@ -105,10 +117,10 @@ class ClassicalFeatures:
             image: `(H, W, C)` uint8, C = 1 or 3, of any size; the values 0 to 255 count as 0 to 1.
 
         Returns:
-            `(H, W, F)` float32 with F = `len(self.names(C))`; 52 per channel with the default settings. Intensities,
-            blurs and membrane projections are in [0, 1], but for the sum, which is in [0, 30], and differences in
-            [-1, 1]. Derivatives are intensity per pixel (Sobel: √2 times as much, as in scikit-image) or per square
-            pixel.
+            `(H, W, F)` float32 with F = `len(self.names(C))`; 46 per channel with the default settings, 52 with
+            membrane projections. Intensities, blurs and membrane projections are in [0, 1], but for the sum, which is
+            in [0, 30], and differences in [-1, 1]. Derivatives are intensity per pixel (Sobel: √2 times as much, as in
+            scikit-image) or per square pixel.
 
         Raises:
             ValueError: the image is not as above.

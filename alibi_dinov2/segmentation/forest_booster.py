@@ -18,19 +18,24 @@ NO_PARENT = 2**31 - 1
 
 
 def forest_booster(
-    estimators: Sequence[DecisionTreeClassifier], num_features: int, num_classes: int, threads: int | None = None
+    estimators: Sequence[DecisionTreeClassifier],
+    views: Sequence[np.ndarray],
+    num_features: int,
+    num_classes: int,
+    threads: int | None = None,
 ) -> xgboost.Booster:
     """A booster whose margins are the probabilities of a forest, but for the rounding of float32.
 
     Args:
         estimators: the trees, fitted on float32 features and all of the classes.
+        views: the numbers of the features that each has seen, in its order.
         num_features, num_classes: F and K.
         threads: to predict with, as many as there are if not given.
     """
     model = json.loads(empty_booster(num_features, num_classes).save_raw("json"))
     trees = [
-        xgboost_tree(tree, number, num_features, len(estimators))
-        for tree in estimators
+        xgboost_tree(tree, view, number, num_features, len(estimators))
+        for tree, view in zip(estimators, views, strict=True)
         for number in range(num_classes)
     ]
     for index, tree in enumerate(trees):
@@ -60,11 +65,14 @@ def empty_booster(num_features: int, num_classes: int) -> xgboost.Booster:
     return xgboost.train(parameters | {"nthread": 1}, samples, 1)
 
 
-def xgboost_tree(tree: DecisionTreeClassifier, number: int, num_features: int, trees: int) -> dict[str, Any]:
+def xgboost_tree(
+    tree: DecisionTreeClassifier, view: np.ndarray, number: int, num_features: int, trees: int
+) -> dict[str, Any]:
     """A tree that gives the share of a class, divided by how many trees there are.
 
     Args:
         tree: of a forest.
+        view: the numbers of its features.
         number: of the class.
         num_features: of a pixel.
         trees: in the forest.
@@ -93,7 +101,7 @@ def xgboost_tree(tree: DecisionTreeClassifier, number: int, num_features: int, t
         "loss_changes": nothing,
         # With no more digits than single precision needs: XGBoost misreads some that have more.
         "split_conditions": [float(str(value)) for value in conditions],
-        "split_indices": np.where(inner, nodes.feature[order], 0).tolist(),
+        "split_indices": np.where(inner, view[np.where(inner, nodes.feature[order], 0)], 0).tolist(),
         "split_type": zeros,
         "sum_hessian": nothing,
         "tree_param": {

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Classifiers of pixels: features -> probabilities of classes, by name, saved without pickle.
 
-The pixels of a stroke are neighbours and say nearly the same, so that a few strokes are far fewer examples than they
-have pixels. `stroke-forest` is made for that: each of its trees sees one labelled pixel in twenty.
+The first is the default: `stroke-forest`, made for few strokes and images that differ, see `stroke_forest`. `xgboost`
+is the paper's (arXiv 2603.16840).
 """
 
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
@@ -21,20 +21,41 @@ from scipy.special import softmax
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
-from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils.class_weight import compute_sample_weight
 
 from alibi_dinov2.io.files import new_file, write_json
 from alibi_dinov2.segmentation.forest_booster import forest_booster
+from alibi_dinov2.segmentation.stroke_forest import fit_trees
 
 RECORD = "classifier.json"
 # Depth and balanced weights are the paper's (arXiv 2603.16840, S8.3); it left the number of trees per class and the
 # learning rate at XGBoost's defaults, which are these.
 TREES, LEARNING_RATE, DEPTH = 100, 0.3, 8
 FOREST_TREES = 100
-SHARE = 0.05  # of the labelled pixels that a tree of a stroke forest sees
 LEAST_WEIGHT = 4  # of the pixels of a class, times the number of classes; strokes have far more
 ITERATIONS = 1000  # of logistic regression, at most; 24,000 pixels of micrographs needed 231
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Labelled pixels to fit a classifier to.
+
+    Attributes:
+        features: `(N, F)` float32.
+        classes: `(N,)` int64, 0 to K − 1, each of them at least once.
+        images: `(N,)` integers, which image a pixel is of, if that is known.
+        views: parts of the features by their numbers, `(V,)` each, that may be trusted differently; none for all.
+    """
+
+    features: np.ndarray
+    classes: np.ndarray
+    images: np.ndarray | None = None
+    views: Sequence[np.ndarray] = ()
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return int(self.classes.max()) + 1
 
 
 class PixelClassifier(ABC):
@@ -83,8 +104,8 @@ class PixelClassifier(ABC):
 
     @classmethod
     @abstractmethod
-    def fit(cls, features: np.ndarray, classes: np.ndarray, seed: int, threads: int | None) -> Self:
-        """Fit to float32 features and classes that `fit_classifier` has checked."""
+    def fit(cls, samples: Samples, seed: int, threads: int | None) -> Self:
+        """Fit to samples that `fit_classifier` has checked."""
 
     @abstractmethod
     def probabilities(self, features: np.ndarray) -> np.ndarray:
@@ -139,8 +160,8 @@ class BoostedTrees(Trees):
     """
 
     @classmethod
-    def fit(cls, features: np.ndarray, classes: np.ndarray, seed: int, threads: int | None) -> Self:
-        num_classes = int(classes.max()) + 1
+    def fit(cls, samples: Samples, seed: int, threads: int | None) -> Self:
+        features, classes, num_classes = samples.features, samples.classes, samples.num_classes
         parameters = {
             "objective": "multi:softprob",
             "num_class": num_classes,
@@ -155,8 +176,8 @@ class BoostedTrees(Trees):
         weights = weights * max(LEAST_WEIGHT * num_classes**2 / len(classes), 1.0)
         # A parameter `verbosity` would stay set for everybody else in the process.
         with xgboost.config_context(verbosity=0):
-            samples = xgboost.QuantileDMatrix(features, classes, weight=weights, nthread=threads)
-            booster = xgboost.train(parameters, samples, TREES)
+            matrix = xgboost.QuantileDMatrix(features, classes, weight=weights, nthread=threads)
+            booster = xgboost.train(parameters, matrix, TREES)
         return cls(booster, features.shape[1], num_classes)
 
     def probabilities(self, features: np.ndarray) -> np.ndarray:
@@ -176,35 +197,26 @@ class RandomForest(Forest):
     """scikit-learn's random forest with its own settings and balanced classes."""
 
     @classmethod
-    def fit(cls, features: np.ndarray, classes: np.ndarray, seed: int, threads: int | None) -> Self:
+    def fit(cls, samples: Samples, seed: int, threads: int | None) -> Self:
         forest = RandomForestClassifier(
             FOREST_TREES, class_weight="balanced", random_state=seed, n_jobs=threads or -1
-        ).fit(features, classes)
-        num_classes = len(forest.classes_)
-        return cls(
-            forest_booster(forest.estimators_, features.shape[1], num_classes, threads), features.shape[1], num_classes
-        )
+        ).fit(samples.features, samples.classes)
+        num_features = samples.features.shape[1]
+        views = [np.arange(num_features)] * FOREST_TREES
+        booster = forest_booster(forest.estimators_, views, num_features, samples.num_classes, threads)
+        return cls(booster, num_features, samples.num_classes)
 
 
 class StrokeForest(Forest):
-    """A forest of which each tree sees one labelled pixel in twenty, as many of each class, and at least one.
-
-    The pixels of a stroke are neighbours and say nearly the same, so that a few strokes are far fewer examples than
-    they have pixels. Trees on so few pixels are small; what they have in common is what strokes have in common.
-    """
+    """A forest whose trees see parts of the strokes, in views of the features that have earned it; `stroke_forest`."""
 
     @classmethod
-    def fit(cls, features: np.ndarray, classes: np.ndarray, seed: int, threads: int | None) -> Self:
-        random = np.random.default_rng(seed)
-        members = [np.flatnonzero(classes == number) for number in range(int(classes.max()) + 1)]
-        each = max(round(SHARE * len(classes) / len(members)), 1)
-        trees = []
-        for _ in range(FOREST_TREES):
-            chosen = np.concatenate([random.choice(of_class, each) for of_class in members])
-            tree = DecisionTreeClassifier(max_features="sqrt", random_state=int(random.integers(2**31)))
-            trees.append(tree.fit(features[chosen], classes[chosen]))
-        booster = forest_booster(trees, features.shape[1], len(members), threads)
-        return cls(booster, features.shape[1], len(members))
+    def fit(cls, samples: Samples, seed: int, threads: int | None) -> Self:
+        num_features = samples.features.shape[1]
+        views = samples.views or (np.arange(num_features),)
+        trees, seen = fit_trees(samples.features, samples.classes, samples.images, views, seed)
+        booster = forest_booster(trees, seen, num_features, samples.num_classes, threads)
+        return cls(booster, num_features, samples.num_classes)
 
 
 @dataclass(frozen=True)
@@ -231,10 +243,10 @@ class LinearClassifier(PixelClassifier):
         return self.weights.shape[1]
 
     @classmethod
-    def fit(cls, features: np.ndarray, classes: np.ndarray, seed: int, threads: int | None) -> Self:
+    def fit(cls, samples: Samples, seed: int, threads: int | None) -> Self:
         scaler = StandardScaler()
-        inputs = scaler.fit_transform(features.astype(np.float64))
-        regression = LogisticRegression(class_weight="balanced", max_iter=ITERATIONS).fit(inputs, classes)
+        inputs = scaler.fit_transform(samples.features.astype(np.float64))
+        regression = LogisticRegression(class_weight="balanced", max_iter=ITERATIONS).fit(inputs, samples.classes)
         weights, bias = regression.coef_, regression.intercept_
         if len(weights) == 1:  # of two classes scikit-learn keeps the second's weights only; the first's are 0
             weights, bias = np.concatenate([0 * weights, weights]), np.concatenate([0 * bias, bias])
@@ -263,9 +275,9 @@ class LinearClassifier(PixelClassifier):
 
 
 KINDS: Mapping[str, type[PixelClassifier]] = {
+    "stroke-forest": StrokeForest,
     "xgboost": BoostedTrees,
     "random-forest": RandomForest,
-    "stroke-forest": StrokeForest,
     "logistic-regression": LinearClassifier,
 }
 CLASSIFIERS = tuple(KINDS)
@@ -278,16 +290,22 @@ def fit_classifier(
     num_classes: int,
     seed: int = 0,
     threads: int | None = None,
+    images: np.ndarray | None = None,
+    views: Sequence[np.ndarray] = (),
 ) -> PixelClassifier:
     """Fit a classifier to labelled pixels.
 
     Args:
-        name: `xgboost`, `random-forest` or `logistic-regression`.
+        name: one of `CLASSIFIERS`.
         features: `(N, F)`.
         classes: `(N,)` integers, 0 to K − 1, each of them at least once.
         num_classes: K, 2 or more.
         seed: of everything random.
-        threads: to fit and predict with, as many as there are if not given; logistic regression leaves it to BLAS.
+        threads: to fit and predict with, as many as there are if not given; logistic regression leaves it to BLAS, and
+            a stroke forest is fitted with one.
+        images: `(N,)` integers, which image a pixel is of. A stroke forest finds out on images left out which views to
+            trust.
+        views: numbers of features, `(V,)` each, see `PixelFeatures.views`.
 
     Raises:
         ValueError: there is no such classifier; the arrays do not fit each other; a feature is NaN or infinite; a class
@@ -296,7 +314,10 @@ def fit_classifier(
     kind = kind_of(name, threads)
     require_features(features)
     require_classes(classes, len(features), num_classes)
-    return kind.fit(np.ascontiguousarray(features, dtype=np.float32), classes.astype(np.int64), seed, threads)
+    if images is not None and images.shape != classes.shape:
+        raise ValueError(f"There are images of shape {images.shape} for {len(classes)} pixels; give one number each.")
+    rows = np.ascontiguousarray(features, dtype=np.float32)
+    return kind.fit(Samples(rows, classes.astype(np.int64), images, views), seed, threads)
 
 
 def load_classifier(name: str, folder: str | Path, threads: int | None = None) -> PixelClassifier:

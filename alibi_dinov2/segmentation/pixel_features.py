@@ -46,6 +46,21 @@ class PixelFeatures:
         """Rows and columns of the blocks of an image of that height and width."""
         return blocks(shape, self.block_size)
 
+    def views(self) -> list[np.ndarray]:
+        """Parts of the features, by their numbers, that may be trusted differently in images without labels.
+
+        All of them; all that a change of the brightness leaves as they are; and all but the classical ones.
+        """
+        level = self.classical.level(3 if self.colour else 1) if self.classical else np.zeros(0, dtype=bool)
+        deep = len(self.reduction.components) if self.reduction else 0
+        level, classical = (np.append(part, np.zeros(deep, dtype=bool)) for part in (level, np.ones_like(level)))
+        views = [np.ones_like(level), ~level, ~classical]
+        return [
+            np.flatnonzero(view)
+            for number, view in enumerate(views)
+            if view.any() and not any(np.array_equal(view, other) for other in views[:number])
+        ]
+
     def grid(self, image: ImageRegions, index: int) -> np.ndarray | None:
         """Reduced deep features of a slice, `(h, w, n)` float32, a vector for each patch; none without a backbone."""
         if self.deep is None or self.reduction is None:

@@ -65,7 +65,7 @@ class TrainableSegmenter(BaseEstimator):
         self,
         backbone: Backbone | None = None,
         classical: ClassicalFeatures | None = ClassicalFeatures(),  # noqa: B008 - it cannot change
-        classifier: str = "xgboost",
+        classifier: str = CLASSIFIERS[0],
         components: int = DeepFeatures.components,
         window: int = DeepFeatures.window,
         overlap: int = DeepFeatures.overlap,
@@ -137,6 +137,8 @@ class TrainableSegmenter(BaseEstimator):
             np.searchsorted(classes, np.concatenate([targets for _, _, targets, _ in labelled])),
             len(classes),
             self.seed,
+            images=np.repeat(np.arange(len(labelled)), [len(pixels) for *_, pixels in labelled]),
+            views=features.views(),
         )
         self.classes_, self.features_, self.classifier_ = classes, features, classifier
         self.contrast_: Contrast = contrast

@@ -78,6 +78,7 @@ HEADLINES = {
         Headline("classical_miou_first", "mIoU of trainable segmentation without the model, first round", 3),
         Headline("classical_miou_best", "mIoU of trainable segmentation without the model, best round", 3),
     ),
+    "segmentation_benchmark": (Headline("miou", "mIoU of the segmenter on all data sets of the benchmark", 3),),
     "biased_labels": (
         Headline("deep/position_explains", "biased labels: pixels that follow position, not content", 3),
         Headline("deep/position_d2", "biased labels: deviance of the prediction that position explains", 3),

@@ -7,4 +7,5 @@ In the order in which to read:
     comparison.py       options, feature sets and versions that the comparisons have in common
     few_labels.py       command: mIoU round by round, as strokes are added
     biased_labels.py    command: whether one-sided labels teach the sides
+    benchmark/          command: the segmenter beside its parts and its peers, on many data sets
 """

@@ -17,7 +17,7 @@ in memory, for one set of features at a time: 0.25 kB per pixel.
 import argparse
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, cycle
 from pathlib import Path
@@ -59,7 +59,7 @@ class Drawing:
     Args:
         rounds: how often one stroke per class and training image is drawn.
         seeds: how many users there are, with seeds 0, 1, …
-        length, width: of a stroke in pixels, see `scribbles.stroke`.
+        length, width, straight: of a stroke, in pixels, see `scribbles.stroke`.
 
     Raises:
         ValueError: a number is out of range.
@@ -69,15 +69,25 @@ class Drawing:
     seeds: int = 5
     length: int = LENGTH
     width: int = WIDTH
+    straight: bool = False
 
     def __post_init__(self) -> None:
         require_brush(self.length, self.width)
         if min(self.rounds, self.seeds) < 1:
             raise ValueError(f"{self.rounds} rounds with {self.seeds} seeds were asked for; give 1 or more of each.")
 
+    def rounds_of(self, seed: int, masks: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
+        """The labels of images after each round of the user with that seed, given their masks."""
+        return stroke_rounds(masks, self.rounds, seed, self.length, self.width, self.straight)
+
 
 def fit_strokes(
-    classifier: str, features: Sequence[np.ndarray], labels: Sequence[np.ndarray], classes: int, seed: int
+    classifier: str,
+    features: Sequence[np.ndarray],
+    labels: Sequence[np.ndarray],
+    classes: int,
+    seed: int,
+    views: Sequence[np.ndarray] = (),
 ) -> PixelClassifier:
     """Fit a classifier on the labelled pixels of images, as `TrainableSegmenter.fit` does.
 
@@ -86,10 +96,12 @@ def fit_strokes(
         features: `(H, W, F)` of each image.
         labels: `(H, W)` of each, 0 unlabelled, 1 to `classes`; every class occurs.
         seed: of the classifier.
+        views: of the features, see `PixelFeatures.views`.
     """
+    images = np.repeat(np.arange(len(labels)), [np.count_nonzero(drawn) for drawn in labels])
     pixels = np.concatenate([image[drawn > 0] for image, drawn in zip(features, labels, strict=True)])
     targets = np.concatenate([drawn[drawn > 0] for drawn in labels]) - 1
-    return fit_classifier(classifier, pixels, targets, classes, seed)
+    return fit_classifier(classifier, pixels, targets, classes, seed, images=images, views=views)
 
 
 def score(classifier: PixelClassifier, features: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> np.ndarray:
@@ -133,19 +145,21 @@ def learning_curve(
         strokes = [
             (seed, number, labels)
             for seed in range(drawing.seeds)
-            for number, labels in enumerate(stroke_rounds(masks, drawing.rounds, seed, drawing.length, drawing.width))
+            for number, labels in enumerate(drawing.rounds_of(seed, masks))
             if (seed, number) in todo
         ]
         learned, seen = all_features(segmenter, train, test, strokes[0][2], name)
         for seed, number, labels in tqdm(strokes, f"rounds, {name}", unit="round"):
-            classifier = fit_strokes(segmenter.classifier, learned, labels, len(train.labels), seed)
+            classifier = fit_strokes(
+                segmenter.classifier, learned, labels, len(train.labels), seed, segmenter.features_.views()
+            )
             write_json(files[seed, number], score(classifier, seen, truths).tolist())
     return np.array([[json.loads(file.read_text(encoding="utf-8")) for file in row] for row in files])
 
 
 def round_key(identity: dict[str, Any], drawing: Drawing, seed: int, number: int) -> str:
     """What the result of a round is filed under; it does not depend on how many rounds and seeds there are."""
-    facts = [identity, drawing.length, drawing.width, seed, number]
+    facts = [identity, drawing.length, drawing.width, drawing.straight, seed, number]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
@@ -317,7 +331,7 @@ def command(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """The records that the options ask for; the picture is written on the way."""
     labels = Labels(tuple(arguments.classes), tuple(arguments.class_names)) if arguments.classes else None
     train, test = open_data(arguments.data, labels, arguments.train_images)
-    drawing = Drawing(arguments.rounds, arguments.seeds, arguments.length, arguments.width)
+    drawing = Drawing(arguments.rounds, arguments.seeds, arguments.length, arguments.width, arguments.straight)
     records, curves = measure(
         named_backbones(arguments), train, test, drawing, feature_cache(arguments), **segmenter_settings(arguments)
     )
@@ -337,6 +351,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, default=Drawing.seeds, help="how many users draw, with seeds 0, 1, …")
     parser.add_argument("--length", type=int, default=Drawing.length, help="of a stroke in pixels")
     parser.add_argument("--width", type=int, default=Drawing.width, help="of a stroke in pixels, odd")
+    parser.add_argument("--straight", action="store_true", help="draw strokes that do not bend")
     return parser
 
 

@@ -11,21 +11,26 @@ from evaluation.semantics.miou import VOID
 
 LENGTH, WIDTH = 25, 1  # pixels
 BEND_SCALE, BEND_STRENGTH = 4, 1.0  # pixels of what a stroke goes round, and how far it goes to do so
+DIRECTIONS = 32  # that a straight stroke may take
 WALL = -1.0  # what scikit-image takes for impassable
 
 
-def stroke(mask: np.ndarray, length: int, width: int, random: np.random.Generator) -> np.ndarray:
-    """A bent stroke that lies wholly inside a region.
+def stroke(
+    mask: np.ndarray, length: int, width: int, random: np.random.Generator, straight: bool = False
+) -> np.ndarray:
+    """A stroke that lies wholly inside a region.
 
-    It begins anywhere in the region and follows the cheapest path through a smooth random landscape, in which
-    everything outside of the region is a wall. A part of the region that is too small gets a stroke from one end to the
-    other.
+    It begins anywhere in the region. A bent one follows the cheapest path through a smooth random landscape, in which
+    everything outside of the region is a wall; a part of the region that is too small gets a stroke from one end to the
+    other. A straight one goes in a random direction in which the region goes on for long enough, or else in the one in
+    which it goes on for longest.
 
     Args:
         mask: `(H, W)` boolean, the region.
         length: of the stroke's line, in pixels that touch by a side or a corner.
         width: of the brush in pixels, odd. Where the region is narrower, so is the stroke.
-        random: draws where it begins and how it bends.
+        random: draws where it begins and how it goes on.
+        straight: whether it does not bend.
 
     Returns:
         `(H, W)` boolean, one connected piece, all of it in `mask`.
@@ -42,7 +47,8 @@ def stroke(mask: np.ndarray, length: int, width: int, random: np.random.Generato
     window = tuple(slice(max(place - length, 0), place + length + 1) for place in start)
     line = np.zeros(mask[window].shape, dtype=bool)
     origin = [part.start for part in window]
-    line[tuple(random_line(mask[window], start - origin, length, random).T)] = True
+    draw = straight_line if straight else bent_line
+    line[tuple(draw(mask[window], start - origin, length, random).T)] = True
     drawn = np.zeros(mask.shape, dtype=bool)
     drawn[window] = line
     if width == 1:
@@ -51,7 +57,7 @@ def stroke(mask: np.ndarray, length: int, width: int, random: np.random.Generato
     return ndimage.binary_dilation(drawn, iterations=width // 2, mask=mask)
 
 
-def random_line(mask: np.ndarray, start: np.ndarray, length: int, random: np.random.Generator) -> np.ndarray:
+def bent_line(mask: np.ndarray, start: np.ndarray, length: int, random: np.random.Generator) -> np.ndarray:
     """Pixels `(n, 2)` of a line through a region `(H, W)`, from `start` `(2,)` or, if it is too near, from an end.
 
     `n` is `length`, or less if the part of the region is too small.
@@ -74,6 +80,21 @@ def random_line(mask: np.ndarray, start: np.ndarray, length: int, random: np.ran
     return line[:length]
 
 
+def straight_line(mask: np.ndarray, start: np.ndarray, length: int, random: np.random.Generator) -> np.ndarray:
+    """Pixels `(n, 2)` of a straight line in a region `(H, W)` from `start` `(2,)`; `n` is `length`, or less."""
+    longest = start[None]
+    for angle in random.permutation(DIRECTIONS) * (2 * np.pi / DIRECTIONS):
+        step = np.array([np.sin(angle), np.cos(angle)])
+        places = np.round(start + np.arange(length)[:, None] * step / np.abs(step).max()).astype(int)
+        places = places[((places >= 0) & (places < mask.shape)).all(axis=1)]
+        inside = mask[tuple(places.T)]
+        line = places[: len(places) if inside.all() else inside.argmin()]
+        longest = line if len(line) > len(longest) else longest
+        if len(longest) == length:
+            break
+    return longest
+
+
 def require_brush(length: int, width: int) -> None:
     """Raise a `ValueError` unless strokes can have this length and width in pixels."""
     if length < 1 or width < 1 or width % 2 == 0:
@@ -83,14 +104,19 @@ def require_brush(length: int, width: int) -> None:
 
 
 def add_strokes(
-    labels: np.ndarray, mask: np.ndarray, random: np.random.Generator, length: int = LENGTH, width: int = WIDTH
+    labels: np.ndarray,
+    mask: np.ndarray,
+    random: np.random.Generator,
+    length: int = LENGTH,
+    width: int = WIDTH,
+    straight: bool = False,
 ) -> np.ndarray:
     """Labels with one more stroke for every class of the ground truth, drawn where nothing is labelled yet.
 
     Args:
         labels: `(H, W)` uint8, 0 unlabelled and 1 to K classes; it stays as it is.
         mask: `(H, W)`, the ground truth: 0 to K - 1, or `VOID`, where nothing is drawn.
-        random, length, width: as in `stroke`.
+        random, length, width, straight: as in `stroke`.
 
     Returns:
         `(H, W)` uint8. A class that does not occur, or is labelled everywhere, gets no stroke.
@@ -99,12 +125,17 @@ def add_strokes(
     for value in np.unique(mask[mask != VOID]).tolist():
         free = (mask == value) & (added == 0)
         if free.any():
-            added[stroke(free, length, width, random)] = value + 1
+            added[stroke(free, length, width, random, straight)] = value + 1
     return added
 
 
 def stroke_rounds(
-    masks: Sequence[np.ndarray], rounds: int, seed: int, length: int = LENGTH, width: int = WIDTH
+    masks: Sequence[np.ndarray],
+    rounds: int,
+    seed: int,
+    length: int = LENGTH,
+    width: int = WIDTH,
+    straight: bool = False,
 ) -> Iterator[list[np.ndarray]]:
     """The labels of all images after each round of a user who draws one stroke per class and image in a round.
 
@@ -112,13 +143,13 @@ def stroke_rounds(
         masks: ground truth of each image, as in `add_strokes`.
         rounds: how many; a longer run begins with the same strokes.
         seed: of the strokes. Those of an image depend on no other image.
-        length, width: as in `stroke`.
+        length, width, straight: as in `stroke`.
     """
     randoms = [np.random.default_rng([seed, index]) for index in range(len(masks))]
     labels = [np.zeros(mask.shape, dtype=np.uint8) for mask in masks]
     for _ in range(rounds):
         labels = [
-            add_strokes(drawn, mask, random, length, width)
+            add_strokes(drawn, mask, random, length, width, straight)
             for drawn, mask, random in zip(labels, masks, randoms, strict=True)
         ]
         yield labels

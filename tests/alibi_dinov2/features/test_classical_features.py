@@ -14,7 +14,7 @@ from skimage.filters import sobel
 
 from alibi_dinov2.features.classical_features import ClassicalFeatures, line_kernels
 
-SMALL = ClassicalFeatures(sigmas=(1, 2.5))  # its halo is 12
+SMALL = ClassicalFeatures(sigmas=(1, 2.5), membrane=True)  # its halo is 12
 MEMBRANE = ("sum", "mean", "std", "median", "max", "min")
 # Values are at most 1 and float32 rounds them at 6e-8; projections add up 361 products, and their sum is up to 30.
 ROUNDING = {"rtol": 2e-6, "atol": 2e-6}
@@ -75,8 +75,9 @@ def test_features_are_those_of_a_slow_reference(shape):
         np.testing.assert_allclose(values, expected[name.removeprefix("grey_")], **ROUNDING, err_msg=name)
 
 
-def test_default_settings_are_those_of_the_paper():
-    features = ClassicalFeatures()
+def test_settings_of_the_paper_are_the_default_and_membranes():
+    features = ClassicalFeatures(membrane=True)
+    assert ClassicalFeatures().names(1) == features.names(1)[:-6]
     assert features.sigmas == (1, 2, 4, 8, 16)
     # Intensity, 7 of each of 5 blurs, 10 pairs, 6 projections.
     assert len(features.names(1)) == 1 + 7 * 5 + 10 + 6
@@ -104,7 +105,7 @@ def test_membrane_projections_see_lines():
     assert found["grey_membrane_max"][20, 25] < 0.2
 
 
-@pytest.mark.parametrize("features", [SMALL, ClassicalFeatures(sigmas=(4,)), ClassicalFeatures((0.5,), False)])
+@pytest.mark.parametrize("features", [SMALL, ClassicalFeatures(sigmas=(4,), membrane=True), ClassicalFeatures((0.5,))])
 def test_crops_have_the_features_of_the_whole(features):
     image, halo = noise(90, 80, 3), features.halo
     whole, crop = features(image), features(image[20:70, 10:65])
@@ -115,7 +116,7 @@ def test_crops_have_the_features_of_the_whole(features):
     np.testing.assert_allclose(features(image[:50])[:-halo], whole[: 50 - halo], **ROUNDING)
 
 
-@pytest.mark.parametrize("features", [SMALL, ClassicalFeatures((0.5,), False), ClassicalFeatures((0.5,), True)])
+@pytest.mark.parametrize("features", [SMALL, ClassicalFeatures((0.5,)), ClassicalFeatures((0.5,), True)])
 def test_halo_is_as_wide_as_it_has_to_be(features):
     image, halo = noise(61, 61), features.halo
     changed = image.copy()
@@ -129,7 +130,8 @@ def test_halo_is_as_wide_as_it_has_to_be(features):
 
 def test_default_halo():
     assert ClassicalFeatures().halo == 66
-    assert ClassicalFeatures(sigmas=(0.5,)).halo == 9
+    assert ClassicalFeatures(sigmas=(0.5,), membrane=True).halo == 9
+    assert ClassicalFeatures(sigmas=(0.5,)).halo == 4
 
 
 @pytest.mark.parametrize("turn", [np.rot90, np.flipud, np.fliplr])
@@ -145,7 +147,7 @@ def test_features_turn_with_the_image(turn):
 
 @pytest.mark.parametrize("value", [0, 77, 255])
 def test_constant_image_has_no_structure(value):
-    for name, values in named(ClassicalFeatures(), np.full((30, 25, 3), value, dtype=np.uint8)).items():
+    for name, values in named(ClassicalFeatures(membrane=True), np.full((30, 25, 3), value, dtype=np.uint8)).items():
         if any(kind in name for kind in ("intensity", "gaussian")):
             np.testing.assert_allclose(values, value / 255, rtol=1e-6)
         elif "membrane" not in name:
@@ -171,7 +173,7 @@ def test_image_is_left_as_it_was():
 
 
 def test_membrane_projections_can_be_left_out():
-    plain = ClassicalFeatures(SMALL.sigmas, membrane=False)
+    plain = ClassicalFeatures(SMALL.sigmas)
     count = len(plain.names(1))
     assert plain.names(1) == SMALL.names(1)[:count]
     np.testing.assert_array_equal(plain(noise(30, 30)), SMALL(noise(30, 30))[..., :count])
@@ -208,6 +210,15 @@ def test_wrong_images_are_refused(image):
 def test_wrong_number_of_channels_is_refused():
     with pytest.raises(ValueError, match="has 4 channels; it must be 1"):
         SMALL.names(4)
+
+
+def test_level_is_what_grows_with_the_brightness():
+    image = noise(40, 30, 3) // 2
+    level = SMALL.level(3)
+    darker, brighter = SMALL(image), SMALL(image + np.uint8(64))
+    difference = np.abs(brighter - darker).reshape(-1, len(level)).min(axis=0)
+    spread = [name.endswith("membrane_std") for name in SMALL.names(3)]  # of what is seen through lines, not of level
+    np.testing.assert_array_equal(difference > 0.2, level & ~np.array(spread))
 
 
 def test_wrong_membrane_is_refused():

@@ -139,7 +139,7 @@ def test_a_threshold_is_on_the_same_side_in_single_precision():
     values = np.concatenate([steps, np.nextafter(steps, np.float32(-9)), np.nextafter(steps, np.float32(9))])
     features, classes = values[:, None], (np.argsort(np.argsort(values)) % 2)
     tree = DecisionTreeClassifier(random_state=0).fit(features, classes)
-    booster = forest_booster([tree], 1, 2, threads=1)
+    booster = forest_booster([tree], [np.arange(1)], 1, 2, threads=1)
     shares = booster.inplace_predict(features, predict_type="margin")
     np.testing.assert_array_equal(shares, tree.predict_proba(features).astype(np.float32))
 
@@ -229,7 +229,7 @@ def test_record_holds_the_checksum_alone(tmp_path):
     [
         (
             {"name": "svm"},
-            "no classifier 'svm'; choose from xgboost, random-forest, stroke-forest, logistic",
+            "no classifier 'svm'; choose from stroke-forest, xgboost, random-forest, logistic",
         ),
         ({"threads": 0}, "0 threads"),
         ({"num_classes": 1, "classes": np.zeros(50, dtype=int)}, "1 class; a classifier needs 2"),

@@ -100,7 +100,7 @@ def test_record_holds_the_curves_and_the_baseline(tmp_path, data, backbone):
 def test_finished_rounds_are_not_computed_again_and_more_can_follow(tmp_path, data, backbone, monkeypatch):
     cache, fitted = FeatureCache(tmp_path), []
     fit = few_labels.fit_strokes
-    monkeypatch.setattr(few_labels, "fit_strokes", lambda *given: fitted.append(given[-1]) or fit(*given))
+    monkeypatch.setattr(few_labels, "fit_strokes", lambda *given: fitted.append(given[-2]) or fit(*given))
     _, short = measure([backbone], *data, Drawing(1, 1, 8), cache, **SETTINGS)
     assert len(fitted) == 3  # classical, both, deep
     _, longer = measure([backbone], *data, Drawing(2, 2, 8), cache, **SETTINGS)

@@ -89,6 +89,32 @@ def test_strokes_bend_and_begin_in_all_places():
     assert (centres.max(axis=0) > 44).all()
 
 
+def test_straight_strokes_are_straight_and_as_long_as_there_is_room():
+    angles = []
+    for seed in range(40):
+        drawn = stroke(np.ones((80, 90), dtype=bool), 25, 1, np.random.default_rng(seed), straight=True)
+        assert drawn.sum() == 25
+        assert pieces(drawn) == 1
+        places = np.argwhere(drawn).astype(float)
+        _, sizes, (along, _) = np.linalg.svd(places - places.mean(axis=0))
+        assert sizes[1] < 2  # half a pixel of rounding at each of 25 places
+        angles.append(np.arctan2(*along) % np.pi)
+    assert np.histogram(angles, 4, (0, np.pi))[0].min() > 2
+    for seed in range(20):
+        region = blobs(seed=seed) == seed % 3
+        drawn = stroke(region, 25, 1, np.random.default_rng(seed), straight=True)
+        assert 1 <= drawn.sum() <= 25
+        assert not (drawn & ~region).any()
+        assert pieces(drawn) == 1
+
+
+def test_straight_stroke_takes_the_longest_way_where_none_is_long_enough():
+    mask = np.zeros((40, 40), dtype=bool)
+    mask[10, 8:20] = mask[10:13, 8] = True
+    drawn = stroke(mask, 25, 1, np.random.default_rng(0), straight=True)
+    assert drawn.sum() >= 6  # it begins somewhere on a line of 12
+
+
 def test_impossible_strokes_are_refused():
     region = np.ones((8, 8), dtype=bool)
     for length, width in ((0, 1), (5, 2), (5, 0), (5, -1)):

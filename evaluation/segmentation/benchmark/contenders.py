@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is compared: features and a classifier each, in groups. A peer that is a program of its own is in `programs`."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.base import ClassifierMixin
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from alibi_dinov2.features.backbone import Backbone
+from alibi_dinov2.features.classical_features import ClassicalFeatures
+from alibi_dinov2.features.feature_cache import FeatureCache
+from alibi_dinov2.segmentation.pixel_classifiers import CLASSIFIERS, fit_classifier
+from evaluation.segmentation.benchmark.pixels import Features, SegmenterFeatures, scikit_image_features
+
+DEFAULT, PAPER = CLASSIFIERS[0], "xgboost"
+RECIPE = "scikit-image recipe"
+
+# Classifiers that the segmenter does not have, by name: made from a seed.
+COMPARED: dict[str, Callable[[int], ClassifierMixin]] = {
+    RECIPE: lambda seed: RandomForestClassifier(n_estimators=50, max_depth=10, max_samples=0.05, random_state=seed),
+    "random forest, 5 % of the pixels a tree": lambda seed: RandomForestClassifier(
+        100, max_samples=0.05, random_state=seed
+    ),
+    "extra trees": lambda seed: ExtraTreesClassifier(100, class_weight="balanced", random_state=seed),
+    "regularised logistic regression": lambda seed: make_pipeline(
+        StandardScaler(), LogisticRegression(C=0.01, class_weight="balanced", max_iter=300)
+    ),
+    "LDA": lambda seed: make_pipeline(StandardScaler(), LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")),
+}
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Features and a classifier under one name.
+
+    Attributes:
+        name: what records and figures call it.
+        features: their name among `feature_makers`.
+        classifier: one of `CLASSIFIERS` or of `COMPARED`.
+        views: whether a stroke forest may trust parts of the features differently.
+    """
+
+    name: str
+    features: str
+    classifier: str = DEFAULT
+    views: bool = True
+
+
+def feature_makers(model: Backbone, teacher: Backbone | None, cache: FeatureCache) -> dict[str, Features]:
+    """What makes the features that contenders name."""
+    classical = ClassicalFeatures()
+    makers: dict[str, Features] = {
+        "both": SegmenterFeatures(model, classical, cache),
+        "classical": SegmenterFeatures(None, classical, cache),
+        "deep": SegmenterFeatures(model, None, cache),
+        "scikit-image": scikit_image_features,
+        "both, 5 components": SegmenterFeatures(model, classical, cache, {"components": 5}),
+        "both, 16 components": SegmenterFeatures(model, classical, cache, {"components": 16}),
+        "both, not per image": SegmenterFeatures(model, classical, cache, {"per_image": False}),
+        "both, sigma to 32": SegmenterFeatures(model, ClassicalFeatures((1, 2, 4, 8, 16, 32)), cache),
+        "both, sigma to 8": SegmenterFeatures(model, ClassicalFeatures((1, 2, 4, 8)), cache),
+    }
+    if teacher:
+        makers["teacher"] = SegmenterFeatures(teacher, None, cache)
+        makers["teacher and classical"] = SegmenterFeatures(teacher, classical, cache)
+    return makers
+
+
+def peers(model: str, teacher: bool) -> list[Contender]:
+    """The segmenter, its parts, and scikit-image's recipe."""
+    with_teacher = [
+        Contender("teacher + classical", "teacher and classical"),
+        Contender("teacher alone", "teacher"),
+    ]
+    return [
+        Contender(f"{model} + classical", "both"),
+        Contender("classical", "classical"),
+        Contender(f"{model} alone", "deep"),
+        *(with_teacher if teacher else []),
+        Contender("scikit-image", "scikit-image", RECIPE),
+    ]
+
+
+# Variants of a part of the segmenter; the first of each group is what ships.
+TRIALS: Mapping[str, list[Contender]] = {
+    "classifiers": [
+        Contender(DEFAULT, "both"),
+        Contender(f"{DEFAULT} without views", "both", views=False),
+        *(Contender(name, "both", name) for name in (*CLASSIFIERS[1:], *COMPARED) if name != RECIPE),
+    ],
+    "features": [
+        Contender("sigma 1 to 16", "both"),
+        Contender("sigma 1 to 32", "both, sigma to 32"),
+        Contender("sigma 1 to 8", "both, sigma to 8"),
+    ],
+    "joining": [
+        Contender("9 components, views", "both"),
+        Contender("9 components, no views", "both", views=False),
+        Contender("5 components, views", "both, 5 components"),
+        Contender("16 components, views", "both, 16 components"),
+        Contender("not per image, views", "both, not per image"),
+        Contender("classical alone", "classical"),
+        Contender("deep alone", "deep"),
+    ],
+}
+
+
+def fit(
+    classifier: str,
+    features: np.ndarray,
+    classes: np.ndarray,
+    num_classes: int,
+    seed: int,
+    images: np.ndarray,
+    views: list[np.ndarray],
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Fit a classifier of the segmenter, or one that it is compared with; gives its `predict_proba`.
+
+    Args:
+        classifier: its name, of `CLASSIFIERS` or of `COMPARED`.
+        features, classes, num_classes, seed, images, views: as of `fit_classifier`; every class must occur.
+    """
+    if classifier in CLASSIFIERS:
+        return fit_classifier(classifier, features, classes, num_classes, seed, 1, images, views).predict_proba
+    return COMPARED[classifier](seed).fit(features, classes).predict_proba
