@@ -49,7 +49,8 @@ def test_the_distance_of_neighbours_shrinks_as_the_grid_grows(grid_size, neighbo
 def test_a_normalised_distance_lies_between_zero_and_one(grid_size, wrap):
     distances = patch_distances(grid_size, wrap=wrap)
     assert distances.min() == 0
-    assert distances.max() == 1
+    # Some processors round the square root of a sum of squares to the number below 1.
+    assert distances.max() == pytest.approx(1, abs=1e-6)
 
 
 @pytest.mark.parametrize(
