@@ -115,10 +115,41 @@ def test_more_strokes_are_learned_without_computing_features_again(hybrid, monke
     assert not np.array_equal(found.predict_proba(IMAGE), before)
 
 
+def test_classifier_is_told_of_images_and_views(hybrid, monkeypatch):
+    told = []
+    original = segmenter.fit_classifier
+
+    def watched(*given, **named):
+        told.append(named)
+        return original(*given, **named)
+
+    monkeypatch.setattr(segmenter, "fit_classifier", watched)
+    found = hybrid().fit([IMAGE, IMAGE[::-1], IMAGE], [LABELS, np.zeros_like(LABELS), LABELS])
+    np.testing.assert_array_equal(told[0]["images"], np.repeat([0, 1], np.count_nonzero(LABELS)))
+    everything, without_level, deep = told[0]["views"]
+    names = CLASSICAL.names(1)
+    count = len(names) + WINDOWS["components"]
+    np.testing.assert_array_equal(everything, range(count))
+    np.testing.assert_array_equal(deep, range(len(names), count))
+    left_out = {names[number].split("_")[1] for number in set(range(count)) - set(without_level)}
+    assert left_out == {"intensity", "gaussian"}
+    assert [len(view) for view in TrainableSegmenter(classical=CLASSICAL).fit(IMAGE, LABELS).features_.views()] == [
+        len(names),
+        len(without_level) - WINDOWS["components"],
+    ]
+    alone = TrainableSegmenter(found.backbone, None, **WINDOWS).fit(IMAGE, LABELS)
+    assert [len(view) for view in alone.features_.views()] == [WINDOWS["components"]]
+
+
 def test_pixels_beyond_the_limit_are_not_learned_from(hybrid, monkeypatch):
     seen = []
     original = segmenter.fit_classifier
-    monkeypatch.setattr(segmenter, "fit_classifier", lambda *given: seen.append(given[1].shape) or original(*given))
+
+    def watched(*given, **named):
+        seen.append(given[1].shape)
+        return original(*given, **named)
+
+    monkeypatch.setattr(segmenter, "fit_classifier", watched)
     hybrid(max_pixels=100).fit(IMAGE, TRUTH)
     assert 98 <= seen[0][0] <= 101
 
@@ -127,7 +158,7 @@ def test_pixels_beyond_the_limit_are_not_learned_from(hybrid, monkeypatch):
     ("settings", "message"),
     [
         ({"classical": None}, "neither a backbone nor classical"),
-        ({"classifier": "svm"}, "must be one of xgboost"),
+        ({"classifier": "svm"}, "must be one of stroke-forest"),
         ({"max_pixels": 1}, "must be 2 or more"),
     ],
 )
@@ -162,7 +193,7 @@ def test_a_refit_that_fails_leaves_what_was_learned(monkeypatch):
             found.fit(IMAGE, labels)
         np.testing.assert_array_equal(found.predict(IMAGE), before)
 
-    def interrupted(*_):
+    def interrupted(*_, **named):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(segmenter, "fit_classifier", interrupted)
