@@ -8,7 +8,7 @@ mask = segmenter.fit(image, scribbles).predict(image)
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -29,6 +29,7 @@ from alibi_dinov2.segmentation.pixel_classifiers import CLASSIFIERS, fit_classif
 from alibi_dinov2.segmentation.pixel_features import PixelFeatures, by_block, has_colour
 from alibi_dinov2.segmentation.saved_segmenter import SavedBackbone, read_segmenter, write_segmenter
 
+Caches: TypeAlias = tuple[FeatureCache | MemoryCache, MemoryCache]
 NOT_SAVED = ("backbone", "classical", "cache", "progress")  # parameters that are no settings, or saved otherwise
 
 
@@ -113,11 +114,28 @@ class TrainableSegmenter(BaseEstimator):
             ValueError: a setting is out of range, the labels do not fit the images or are no labels, or fewer than two
                 classes are marked.
         """
-        deep = self.deep_features()
+        self.deep_features()  # settings come before images, which may have to be read
         given = as_images(images)
         contrast = fit_contrast(given, self.contrast)
         sources = as_images(given, contrast)
-        maps = as_label_maps(labels, sources)
+        return self.learn(sources, as_label_maps(labels, sources), contrast)
+
+    def learn(
+        self,
+        sources: Sequence[ImageRegions],
+        maps: Sequence[np.ndarray],
+        contrast: Contrast,
+        caches: Caches | None = None,
+    ) -> Self:
+        """`fit` on images and labels that were looked at.
+
+        Args:
+            sources: seen with the contrast.
+            maps: labels of every slice of every image, `(H, W)` uint8.
+            contrast: of later images, too.
+            caches: for features of windows and of blocks; those of the last fit if not given.
+        """
+        deep = self.deep_features()
         classes = find_classes(maps)
         if self.class_names is not None and len(self.class_names) != len(classes):
             raise ValueError(
@@ -130,7 +148,8 @@ class TrainableSegmenter(BaseEstimator):
             for (source, index), page, pixels in zip(pages, maps, places, strict=True)
             if len(pixels)
         ]
-        features = self.fit_features(sources, [(source, index, pixels) for source, index, _, pixels in labelled], deep)
+        chosen = [(source, index, pixels) for source, index, _, pixels in labelled]
+        features = self.fit_features(sources, chosen, deep, caches)
         classifier = fit_classifier(
             self.classifier,
             np.concatenate([features.of_pixels(source, index, pixels) for source, index, _, pixels in labelled]),
@@ -166,6 +185,7 @@ class TrainableSegmenter(BaseEstimator):
         sources: Sequence[ImageRegions],
         labelled: Sequence[tuple[ImageRegions, int, np.ndarray]],
         deep: DeepFeatures | None,
+        caches: Caches | None,
     ) -> PixelFeatures:
         """Fit the features to images, of which `labelled` has slices and their labelled pixels, `(n, 2)`."""
         # Of the last fit, whether or not it came to its end: caches, and a backbone whose weights need no second hash.
@@ -173,13 +193,7 @@ class TrainableSegmenter(BaseEstimator):
         if last and last.deep == deep:
             deep = last.deep
         features = PixelFeatures(
-            self.classical,
-            deep,
-            None,
-            False,
-            self.cache or (last.cache if last and isinstance(last.cache, MemoryCache) else MemoryCache()),
-            last.block_cache if last else MemoryCache(),
-            self.progress,
+            self.classical, deep, None, False, *(caches or self.working_caches()), progress=self.progress
         )
         self._last_features = features
         colour = any(
@@ -189,6 +203,12 @@ class TrainableSegmenter(BaseEstimator):
         )
         reduction = deep.fit(sources, features.cache, self.progress) if deep else None
         return replace(features, colour=colour, reduction=reduction)
+
+    def working_caches(self) -> Caches:
+        """Where features of windows and of blocks are kept from one fit to the next."""
+        last: PixelFeatures | None = vars(self).get("_last_features")
+        cache = self.cache or (last.cache if last and isinstance(last.cache, MemoryCache) else MemoryCache())
+        return cache, last.block_cache if last else MemoryCache()
 
     def predict(self, image: np.ndarray | Image.Image | ImageRegions) -> np.ndarray:
         """The class of every pixel, of `classes_`: `(H, W)` uint8, of a stack of several slices `(slices, H, W)`.
