@@ -8,7 +8,7 @@ mask = segmenter.fit(image, scribbles).predict(image)
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Self, TypeAlias
+from typing import Any, Self
 
 import numpy as np
 from PIL import Image
@@ -24,12 +24,11 @@ from alibi_dinov2.io.contrast import AUTO, Contrast, Setting
 from alibi_dinov2.io.image_regions import ImageRegions, Images, as_images, fit_contrast
 from alibi_dinov2.io.labels import as_label_maps
 from alibi_dinov2.io.tiles import Block
-from alibi_dinov2.segmentation.labelled_pixels import choose_pixels, find_classes
+from alibi_dinov2.segmentation.labelled_pixels import LabelledPixels, choose_pixels, find_classes
 from alibi_dinov2.segmentation.pixel_classifiers import CLASSIFIERS, fit_classifier
 from alibi_dinov2.segmentation.pixel_features import PixelFeatures, by_block, has_colour
 from alibi_dinov2.segmentation.saved_segmenter import SavedBackbone, read_segmenter, write_segmenter
 
-Caches: TypeAlias = tuple[FeatureCache | MemoryCache, MemoryCache]
 NOT_SAVED = ("backbone", "classical", "cache", "progress")  # parameters that are no settings, or saved otherwise
 
 
@@ -114,28 +113,27 @@ class TrainableSegmenter(BaseEstimator):
             ValueError: a setting is out of range, the labels do not fit the images or are no labels, or fewer than two
                 classes are marked.
         """
-        self.deep_features()  # settings come before images, which may have to be read
+        deep = self.deep_features()
         given = as_images(images)
         contrast = fit_contrast(given, self.contrast)
         sources = as_images(given, contrast)
-        return self.learn(sources, as_label_maps(labels, sources), contrast)
+        classes, labelled = self.labelled_pixels(sources, as_label_maps(labels, sources))
+        features = self.fit_features(sources, labelled, deep)
+        samples = [features.of_pixels(found.source, found.index, found.pixels) for found in labelled]
+        return self.learn(features, np.concatenate(samples), labelled, classes, contrast)
 
-    def learn(
-        self,
-        sources: Sequence[ImageRegions],
-        maps: Sequence[np.ndarray],
-        contrast: Contrast,
-        caches: Caches | None = None,
-    ) -> Self:
-        """`fit` on images and labels that were looked at.
+    def labelled_pixels(
+        self, sources: Sequence[ImageRegions], maps: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, list[LabelledPixels]]:
+        """The classes, `(K,)` uint8, and the pixels to learn from of each slice that has some.
 
         Args:
-            sources: seen with the contrast.
+            sources: images.
             maps: labels of every slice of every image, `(H, W)` uint8.
-            contrast: of later images, too.
-            caches: for features of windows and of blocks; those of the last fit if not given.
+
+        Raises:
+            ValueError: fewer than two classes are marked, or there is not one name for each.
         """
-        deep = self.deep_features()
         classes = find_classes(maps)
         if self.class_names is not None and len(self.class_names) != len(classes):
             raise ValueError(
@@ -144,19 +142,36 @@ class TrainableSegmenter(BaseEstimator):
         places = choose_pixels(maps, self.max_pixels, self.seed)
         pages = [(source, index) for source in sources for index in range(source.slices)]
         labelled = [
-            (source, index, page[tuple(pixels.T)], pixels)
+            LabelledPixels(source, index, pixels, page[tuple(pixels.T)])
             for (source, index), page, pixels in zip(pages, maps, places, strict=True)
             if len(pixels)
         ]
-        chosen = [(source, index, pixels) for source, index, _, pixels in labelled]
-        features = self.fit_features(sources, chosen, deep, caches)
+        return classes, labelled
+
+    def learn(
+        self,
+        features: PixelFeatures,
+        samples: np.ndarray,
+        labelled: Sequence[LabelledPixels],
+        classes: np.ndarray,
+        contrast: Contrast,
+    ) -> Self:
+        """The last part of `fit`, when features are there.
+
+        Args:
+            features: fitted.
+            samples: the features of all labelled pixels, `(n, F)` float32.
+            labelled, classes: from `labelled_pixels`.
+            contrast: that images are seen with.
+        """
+        targets = np.searchsorted(classes, np.concatenate([found.labels for found in labelled]))
         classifier = fit_classifier(
             self.classifier,
-            np.concatenate([features.of_pixels(source, index, pixels) for source, index, _, pixels in labelled]),
-            np.searchsorted(classes, np.concatenate([targets for _, _, targets, _ in labelled])),
+            samples,
+            targets,
             len(classes),
             self.seed,
-            images=np.repeat(np.arange(len(labelled)), [len(pixels) for *_, pixels in labelled]),
+            images=np.repeat(np.arange(len(labelled)), [len(found.labels) for found in labelled]),
             views=features.views(),
         )
         self.classes_, self.features_, self.classifier_ = classes, features, classifier
@@ -181,34 +196,30 @@ class TrainableSegmenter(BaseEstimator):
         return DeepFeatures(self.backbone, self.components, self.window, self.overlap, self.shifts, self.per_image)
 
     def fit_features(
-        self,
-        sources: Sequence[ImageRegions],
-        labelled: Sequence[tuple[ImageRegions, int, np.ndarray]],
-        deep: DeepFeatures | None,
-        caches: Caches | None,
+        self, sources: Sequence[ImageRegions], labelled: Sequence[LabelledPixels], deep: DeepFeatures | None
     ) -> PixelFeatures:
-        """Fit the features to images, of which `labelled` has slices and their labelled pixels, `(n, 2)`."""
+        """Fit the features to images, of which some pixels are labelled."""
         # Of the last fit, whether or not it came to its end: caches, and a backbone whose weights need no second hash.
         last: PixelFeatures | None = vars(self).get("_last_features")
         if last and last.deep == deep:
             deep = last.deep
         features = PixelFeatures(
-            self.classical, deep, None, False, *(caches or self.working_caches()), progress=self.progress
+            self.classical,
+            deep,
+            None,
+            False,
+            self.cache or (last.cache if last and isinstance(last.cache, MemoryCache) else MemoryCache()),
+            last.block_cache if last else MemoryCache(),
+            self.progress,
         )
         self._last_features = features
         colour = any(
-            has_colour(source.read(index, *block))
-            for source, index, pixels in labelled
-            for block, _ in by_block(features.blocks(source.shape), pixels)
+            has_colour(found.source.read(found.index, *block))
+            for found in labelled
+            for block, _ in by_block(features.blocks(found.source.shape), found.pixels)
         )
         reduction = deep.fit(sources, features.cache, self.progress) if deep else None
         return replace(features, colour=colour, reduction=reduction)
-
-    def working_caches(self) -> Caches:
-        """Where features of windows and of blocks are kept from one fit to the next."""
-        last: PixelFeatures | None = vars(self).get("_last_features")
-        cache = self.cache or (last.cache if last and isinstance(last.cache, MemoryCache) else MemoryCache())
-        return cache, last.block_cache if last else MemoryCache()
 
     def predict(self, image: np.ndarray | Image.Image | ImageRegions) -> np.ndarray:
         """The class of every pixel, of `classes_`: `(H, W)` uint8, of a stack of several slices `(slices, H, W)`.
@@ -281,9 +292,8 @@ class TrainableSegmenter(BaseEstimator):
                 continue
             # Computed once a block is wanted, and asked for only then: others may have done the rest meanwhile.
             grid = self.features_.grid(image, index) if grid is None else grid
-            features = self.features_.block(image, index, block, grid)
-            flat = self.classifier_.predict_proba(features.reshape(-1, features.shape[-1]))
-            yield number, block, flat.reshape(*features.shape[:2], -1)
+            columns = self.features_.columns(image, index, block, grid)
+            yield number, block, self.classifier_.predict_columns(columns)
 
     def require_fitted(self) -> None:
         """Raise a `NotFittedError`, which is a `ValueError`, unless `fit` or `load` came first."""

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sum of many small trees for very many pixels, a node at a time instead of a pixel at a time.
+
+Trees that learn from strokes have a few nodes each. Going through them pixel by pixel, as XGBoost does, spends its time
+on finding the way; comparing one feature of all pixels with one threshold takes a processor a tenth of a nanosecond a
+pixel. A tree is the value of its leftmost leaf and, for each node whose right branch a pixel takes, a difference:
+
+    tree(x) = value(leftmost leaf) + Σ over nodes [x comes to the node and goes right] · difference of the node
+
+where the difference is the value of the leftmost leaf on the right less that of the leftmost on the left. Values of
+leaves are rounded to whole numbers of so small a unit that the sum of all is exact in float32: the result is the same
+in whatever order they are added, and so the same for a pixel whichever region it is computed in; and classes with as
+many votes have equal sums.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import xgboost
+
+from alibi_dinov2.features.half_precision import ordered_thresholds
+
+EXACT = 2.0**24  # whole numbers up to here are exact in float32
+TINY = 1e-30
+PIXELS = 32_768  # at once: their masks stay in the processor's cache
+NODES = 16  # whose masks are added up at once
+SMALL = 16  # nodes that a tree may have: XGBoost takes as long for a tree as this takes for so many
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A tree that says where a pixel goes; what that means for each class is in `differences`.
+
+    Attributes:
+        left, right: numbers of each node's children, −1 for a leaf.
+        features, thresholds: of the inner nodes; a pixel goes right if its feature is not below the threshold.
+    """
+
+    left: tuple[int, ...]
+    right: tuple[int, ...]
+    features: tuple[int, ...]
+    thresholds: tuple[float, ...]
+
+    def leftmost(self) -> list[int]:
+        """The leaf that each node leads to on the left."""
+        found = list(range(len(self.left)))
+        for node in reversed(range(len(self.left))):  # children have higher numbers
+            if self.left[node] >= 0:
+                found[node] = found[self.left[node]]
+        return found
+
+    def inner(self) -> list[int]:
+        """The inner nodes, each before those below it, right ones first."""
+        found, ahead = [], [0]
+        while ahead:
+            node = ahead.pop()
+            if self.left[node] >= 0:
+                found.append(node)
+                ahead += [self.left[node], self.right[node]]
+        return found
+
+
+@dataclass(frozen=True)
+class TreeSums:
+    """The sums of trees for K classes.
+
+    Attributes:
+        trees: of different shapes, those without a split left out.
+        base: `(K,)` float32, in units.
+        differences: `(K, nodes)` float32 whole numbers, of the inner nodes of all trees, in units.
+        unit: what a whole number stands for.
+    """
+
+    trees: tuple[Tree, ...]
+    base: np.ndarray
+    differences: np.ndarray
+    unit: float
+
+    @classmethod
+    def of(cls, booster: xgboost.Booster) -> "TreeSums":
+        """The margins of a booster of trees, but for rounding: by less than a ten-thousandth of their range."""
+        learner = json.loads(booster.save_raw("json"))["learner"]
+        model, parameters = learner["gradient_booster"]["model"], learner["learner_model_param"]
+        classes = max(int(parameters["num_class"]), 1)
+        base = np.zeros(classes) + np.array(json.loads(parameters["base_score"]), dtype=np.float64)
+        # Trees of one shape differ in what their leaves say alone, such as those of a forest for each class.
+        merged: dict[Tree, np.ndarray] = {}
+        for facts, number in zip(model["trees"], model["tree_info"], strict=True):
+            tree, values = read_tree(facts)
+            merged.setdefault(tree, np.zeros((classes, len(values))))[number] += values
+        # Half of what is exact is left for rounding.
+        base_sums, sums = leaf_differences(merged, base)
+        largest = max(float((np.abs(base_sums) + np.abs(sums).sum(axis=1)).max()), TINY)
+        unit = float(2.0 ** np.ceil(np.log2(2 * largest / EXACT)))
+        whole = leaf_differences({tree: np.rint(values / unit) for tree, values in merged.items()}, np.rint(base / unit))
+        return cls(tuple(tree for tree in merged if tree.inner()), *(part.astype(np.float32) for part in whole), unit)
+
+    def of_rows(self, features: np.ndarray) -> np.ndarray:
+        """Sums `(N, K)` float32 for features of pixels `(N, F)` float32."""
+        sums = np.empty((len(features), len(self.base)), dtype=np.float32)
+        thresholds = [np.array(tree.thresholds, dtype=np.float32) for tree in self.trees]
+        for start in range(0, len(features), PIXELS):
+            columns = np.ascontiguousarray(features[start : start + PIXELS].T)
+            sums[start : start + PIXELS] = self.of_chunk(columns, thresholds).T
+        return sums
+
+    def of_columns(self, columns: Sequence[np.ndarray]) -> np.ndarray:
+        """Sums `(h, w, K)` float32 for a region.
+
+        Args:
+            columns: of each feature `(h, w)` int16 as `to_ordered` gives them.
+        """
+        height, width = columns[0].shape
+        sums = np.empty((height, width, len(self.base)), dtype=np.float32)
+        thresholds = [ordered_thresholds(np.array(tree.thresholds, dtype=np.float32)) for tree in self.trees]
+        rows = max(PIXELS // width, 1)
+        for top in range(0, height, rows):
+            strip = sums[top : top + rows]
+            part = self.of_chunk([column[top : top + rows] for column in columns], thresholds)
+            strip[...] = np.moveaxis(part, 0, -1)
+        return sums
+
+    def of_chunk(self, columns: Sequence[np.ndarray] | np.ndarray, thresholds: Sequence[np.ndarray]) -> np.ndarray:
+        """Sums `(K, …)` float32 of some pixels; `columns` and `thresholds` are of one type."""
+        shape = columns[0].shape
+        pixels = columns[0].size
+        gathered = torch.empty((NODES, pixels))
+        rows, differences = gathered.numpy(), torch.from_numpy(self.differences)
+        sums = torch.from_numpy(self.base)[:, None].repeat(1, pixels)
+        masks = self.masks(columns, thresholds)
+        for first in range(0, differences.shape[1], NODES):
+            weights = differences[:, first : first + NODES]
+            for row, mask in zip(rows[: weights.shape[1]], masks, strict=False):
+                row[:] = mask.reshape(-1)
+            sums.addmm_(weights, gathered[: weights.shape[1]])
+        return (sums * self.unit).numpy().reshape(-1, *shape)
+
+    def masks(self, columns: Sequence[np.ndarray] | np.ndarray, thresholds: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+        """For every inner node which pixels come to it and go right, in the order of `differences`."""
+        for tree, of_tree in zip(self.trees, thresholds, strict=True):
+            reached: dict[int, np.ndarray] = {}
+            for node in tree.inner():
+                right = columns[tree.features[node]] >= of_tree[node]
+                here = reached.pop(node, None)
+                if here is not None:
+                    right &= here
+                yield right
+                if tree.left[tree.right[node]] >= 0:
+                    reached[tree.right[node]] = right
+                if tree.left[tree.left[node]] >= 0:
+                    reached[tree.left[node]] = ~right if here is None else here ^ right
+
+
+def are_small(booster: xgboost.Booster) -> bool:
+    """Whether the trees of a booster have so few nodes that `TreeSums` is faster than XGBoost."""
+    splits = sum(int(count) for count in booster.get_score(importance_type="weight").values())  # type: ignore[arg-type]
+    model = json.loads(booster.save_config())["learner"]["gradient_booster"]["gbtree_model_param"]
+    return splits <= SMALL * int(model["num_trees"])
+
+
+def leaf_differences(trees: dict[Tree, np.ndarray], base: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The sum of all leftmost leaves and `base`, `(K,)`, and the differences of all inner nodes, `(K, nodes)`.
+
+    Args:
+        trees: with the values of their nodes, `(K, nodes of the tree)`, of which those of leaves count.
+        base: `(K,)`.
+    """
+    parts = [np.zeros((len(base), 0))]
+    for tree, values in trees.items():
+        leftmost, inner = np.array(tree.leftmost()), tree.inner()
+        base = base + values[:, leftmost[0]]
+        parts.append(values[:, leftmost[np.array(tree.right)[inner]]] - values[:, leftmost[inner]])
+    return base, np.concatenate(parts, axis=1)
+
+
+def read_tree(facts: dict[str, Any]) -> tuple[Tree, np.ndarray]:
+    """A tree of XGBoost's JSON, and the values of its nodes, which mean something for leaves."""
+    left, right = (tuple(facts[name]) for name in ("left_children", "right_children"))
+    inner = np.array(left) >= 0
+    conditions = np.array(facts["split_conditions"])
+    features = np.where(inner, facts["split_indices"], 0)
+    thresholds = np.where(inner, conditions, 0)
+    return Tree(left, right, tuple(features.tolist()), tuple(thresholds.tolist())), np.where(inner, 0, conditions)
