@@ -31,6 +31,7 @@ from alibi_dinov2.io.image_regions import ImageRegions, read_reflected
 from alibi_dinov2.io.tiles import Block, window_starts, window_weights
 
 Place: TypeAlias = tuple[int, int]
+Window: TypeAlias = tuple[int, int, np.ndarray]
 CONSTANT = 1e-4  # a component that varies less over an image does so by rounding: over training images it has 1 or so
 MAX_PATCHES = 50_000  # that principal components are fitted on: 384 channels of them take 77 MB
 
@@ -134,13 +135,8 @@ class DeepFeatures:
         return list(product(*axes))
 
     def windows(
-        self,
-        image: ImageRegions,
-        index: int,
-        cache: FeatureCache | MemoryCache,
-        progress: bool = False,
-        places: Sequence[Place] | None = None,
-    ) -> Iterator[tuple[int, int, np.ndarray]]:
+        self, image: ImageRegions, index: int, cache: FeatureCache | MemoryCache, progress: bool = False
+    ) -> Iterator[Window]:
         """Row and column, in patches, and features `(s·h, s·w, D)` float32 of each window of a slice; s is `shifts`.
 
         Args:
@@ -148,24 +144,23 @@ class DeepFeatures:
             index: of the slice.
             cache: what was seen before is taken from there.
             progress: whether to show a bar.
-            places: of the windows that are wanted; of all if not given.
         """
-        places = self.places(image.shape) if places is None else places
-        height, width = (self.window // side * side for side in self.patch)
-        offsets = [range(0, side, side // self.shifts) for side in self.patch]
+        places = self.places(image.shape)
         # A bar for a single window would only flicker.
         hidden = not progress or len(places) == 1
-        for row, column in tqdm(places, "windows", unit="win", leave=False, disable=hidden):
-            shifted = [
-                self.window_features(
-                    read_reflected(
-                        image, index, row * self.patch[0] + down, column * self.patch[1] + right, height, width
-                    ),
-                    cache,
-                )
-                for down, right in product(*offsets)
-            ]
-            yield row, column, interleaved(shifted, self.shifts)
+        for place in tqdm(places, "windows", unit="win", leave=False, disable=hidden):
+            yield *place, self.window_at(image, index, place, cache)
+
+    def window_at(self, image: ImageRegions, index: int, place: Place, cache: FeatureCache | MemoryCache) -> np.ndarray:
+        """Features `(s·h, s·w, D)` float32 of the window at a row and column, in patches; see `windows`."""
+        height, width = (self.window // side * side for side in self.patch)
+        top, left = (start * side for start, side in zip(place, self.patch, strict=True))
+        offsets = [range(0, side, side // self.shifts) for side in self.patch]
+        shifted = [
+            self.window_features(read_reflected(image, index, top + down, left + right, height, width), cache)
+            for down, right in product(*offsets)
+        ]
+        return interleaved(shifted, self.shifts)
 
     def window_features(self, pixels: np.ndarray, cache: FeatureCache | MemoryCache) -> np.ndarray:
         """Features `(h, w, D)` float32, rounded to half precision, of a window `(H, W, 3)` uint8."""
@@ -178,26 +173,24 @@ class DeepFeatures:
         return cache.get(key, compute).astype(np.float32)
 
     def fit(
-        self,
-        images: Sequence[ImageRegions],
-        cache: FeatureCache | MemoryCache,
-        progress: bool = False,
+        self, images: Sequence[ImageRegions], cache: FeatureCache | MemoryCache, progress: bool = False
     ) -> Reduction:
         """Principal components of the patches of images; of `MAX_PATCHES` of them, evenly spread, if there are more."""
-        area = self.patch[0] * self.patch[1] / self.shifts**2
-        patches = sum(image.slices * max(image.shape[0] * image.shape[1], self.window**2) / area for image in images)
-        windows = (
-            features
-            for image in images
-            for index in range(image.slices)
-            for _, _, features in self.windows(image, index, cache, progress)
-        )
-        return self.fit_windows(windows, MAX_PATCHES / patches)
+        slices = [(image, index) for image in images for index in range(image.slices)]
+        windows = (features for found in slices for *_, features in self.windows(*found, cache, progress))
+        return self.fit_windows(windows, [image.shape for image, _ in slices])
 
-    def fit_windows(self, windows: Iterable[np.ndarray], share: float) -> Reduction:
-        """Principal components of a share of the patches of windows `(h, w, D)`, which are drawn, the same each time."""
+    def fit_windows(self, windows: Iterable[np.ndarray], shapes: Sequence[tuple[int, int]]) -> Reduction:
+        """Principal components of the patches of windows `(h, w, D)`, of which the same are drawn each time.
+
+        Args:
+            windows: of slices, all of them or some.
+            shapes: heights and widths of the slices, which say what share of their patches is enough.
+        """
+        area = self.patch[0] * self.patch[1] / self.shifts**2
+        patches = sum(max(height * width, self.window**2) / area for height, width in shapes)
         random = np.random.default_rng(0)
-        parts = [features[random.random(features.shape[:2]) < share] for features in windows]
+        parts = [features[random.random(features.shape[:2]) < MAX_PATCHES / patches] for features in windows]
         return fit_reduction(np.concatenate(parts), self.components)
 
     def grid(
@@ -207,42 +200,42 @@ class DeepFeatures:
         reduction: Reduction,
         cache: FeatureCache | MemoryCache,
         progress: bool = False,
-        places: Sequence[Place] | None = None,
     ) -> np.ndarray:
-        """Reduced features of a slice, `(s·h, s·w, n)` float32, windows blended where they overlap.
+        """Reduced features of a whole slice, `(s·h, s·w, n)` float32, windows blended where they overlap."""
+        return self.blend(image.shape, self.windows(image, index, cache, progress), reduction)
+
+    def blend(self, shape: tuple[int, int], windows: Iterable[Window], reduction: Reduction) -> np.ndarray:
+        """Reduced features `(s·h, s·w, n)` float32 of an image of which some windows are there; elsewhere they are 0.
 
         Args:
-            image, index: a slice.
+            shape: height and width of the image in pixels.
+            windows: from `windows`.
             reduction: from `fit`.
-            cache, progress: as for `windows`.
-            places: of the windows that are looked at; of all if not given. Elsewhere the grid is 0.
         """
         # A window may reach beyond a small image.
-        shape = [
+        cells = [
             self.shifts * max(-(-pixels // side), self.window // side)
-            for pixels, side in zip(image.shape, self.patch, strict=True)
+            for pixels, side in zip(shape, self.patch, strict=True)
         ]
-        total = np.zeros((*shape, len(reduction.components)), dtype=np.float32)
-        weights = np.zeros((*shape, 1), dtype=np.float32)
+        total = np.zeros((*cells, len(reduction.components)), dtype=np.float32)
+        weights = np.zeros((*cells, 1), dtype=np.float32)
         vertical, horizontal = (
             window_weights(self.window // side * self.shifts, self.overlap // side * self.shifts) for side in self.patch
         )
         weight = (vertical[:, None] * horizontal)[..., None]
-        for row, column, features in self.windows(image, index, cache, progress, places):
+        for row, column, features in windows:
             where = tuple(
                 slice(start * self.shifts, start * self.shifts + length)
                 for start, length in zip((row, column), features.shape[:2], strict=True)
             )
             total[where] += weight * reduction(features)
             weights[where] += weight
-        seen = weights[..., 0] > 0
         grid = np.divide(total, weights, out=total, where=weights > 0)
-        if self.per_image:
-            inside = tuple(
-                slice(-(-pixels // side) * self.shifts) for pixels, side in zip(image.shape, self.patch, strict=True)
-            )
-            grid = np.where(seen[..., None], standardised(grid, grid[inside][seen[inside]]), np.float32(0))
-        return grid
+        if not self.per_image:
+            return grid
+        seen = weights[..., 0] > 0
+        inside = tuple(slice(-(-pixels // side) * self.shifts) for pixels, side in zip(shape, self.patch, strict=True))
+        return np.where(seen[..., None], standardised(grid, grid[inside][seen[inside]]), np.float32(0))
 
     def upsample(self, grid: np.ndarray, block: Block) -> np.ndarray:
         """Features of the pixels of a block, `(n, h, w)` float32, bilinear between the centres of patches.

@@ -145,10 +145,14 @@ class MemoryCache:
 
     Args:
         limit: bytes that are kept at most.
+
+    Attributes:
+        bytes: that are kept.
+        largest: bytes of the largest array that was kept so far.
     """
 
     def __init__(self, limit: int = 2**29) -> None:
-        self.limit, self.bytes = limit, 0
+        self.limit, self.bytes, self.largest = limit, 0, 0
         self.arrays: OrderedDict[Hashable, np.ndarray] = OrderedDict()
         self.computing: set[Hashable] = set()
         self.changed = Condition()
@@ -186,6 +190,7 @@ class MemoryCache:
             self.discard(key)
             self.arrays[key] = array
             self.bytes += array.nbytes
+            self.largest = max(self.largest, array.nbytes)
             while self.bytes > self.limit:
                 self.discard(next(iter(self.arrays)))
 

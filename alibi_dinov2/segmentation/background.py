@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Long work in a thread of its own, a step at a time, so that it can be stopped between any two of them."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from threading import Condition, Thread
 from typing import Any, TypeAlias, TypeVar
 
@@ -20,7 +21,7 @@ class Background:
     def __init__(self, name: str) -> None:
         self.changed = Condition()
         self.tasks: list[tuple[Future, Steps[Any], Progress | None]] = []
-        self.closed = False
+        self.closed, self.pauses = False, 0
         # A daemon, so that a program that forgets to close can end.
         self.thread = Thread(target=self.work, name=name, daemon=True)
         self.thread.start()
@@ -43,6 +44,18 @@ class Background:
             self.changed.notify_all()
         return future
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Begin no step as long as something more urgent is done."""
+        with self.changed:
+            self.pauses += 1
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.pauses -= 1
+                self.changed.notify_all()
+
     def cancel(self) -> None:
         """Cancel all tasks; the step that is being done is the last."""
         with self.changed:
@@ -62,7 +75,7 @@ class Background:
         """What the thread does."""
         while True:
             with self.changed:
-                self.changed.wait_for(lambda: self.tasks or self.closed)
+                self.changed.wait_for(lambda: (self.tasks and not self.pauses) or self.closed)
                 if not self.tasks:
                     return
                 task = self.tasks[-1]

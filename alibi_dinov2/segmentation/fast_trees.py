@@ -96,7 +96,9 @@ class TreeSums:
         base_sums, sums = leaf_differences(merged, base)
         largest = max(float((np.abs(base_sums) + np.abs(sums).sum(axis=1)).max()), TINY)
         unit = float(2.0 ** np.ceil(np.log2(2 * largest / EXACT)))
-        whole = leaf_differences({tree: np.rint(values / unit) for tree, values in merged.items()}, np.rint(base / unit))
+        whole = leaf_differences(
+            {tree: np.rint(values / unit) for tree, values in merged.items()}, np.rint(base / unit)
+        )
         return cls(tuple(tree for tree in merged if tree.inner()), *(part.astype(np.float32) for part in whole), unit)
 
     def of_rows(self, features: np.ndarray) -> np.ndarray:
@@ -139,7 +141,9 @@ class TreeSums:
             sums.addmm_(weights, gathered[: weights.shape[1]])
         return (sums * self.unit).numpy().reshape(-1, *shape)
 
-    def masks(self, columns: Sequence[np.ndarray] | np.ndarray, thresholds: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    def masks(
+        self, columns: Sequence[np.ndarray] | np.ndarray, thresholds: Sequence[np.ndarray]
+    ) -> Iterator[np.ndarray]:
         """For every inner node which pixels come to it and go right, in the order of `differences`."""
         for tree, of_tree in zip(self.trees, thresholds, strict=True):
             reached: dict[int, np.ndarray] = {}

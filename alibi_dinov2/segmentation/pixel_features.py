@@ -87,9 +87,9 @@ class PixelFeatures:
         if self.classical:
             pixels = self.seen_pixels(self.classical, image, index, block)
             digest = hashlib.sha256(f"{self.classical} {pixels.shape}".encode() + pixels.tobytes()).hexdigest()
-            found += self.block_cache.get(digest, lambda: self.classical_planes(pixels), keep)
+            found.extend(self.block_cache.get(digest, lambda: self.classical_planes(pixels), keep))
         if grid is not None:
-            found += list(self.deep_planes(grid, block))
+            found.extend(self.deep_planes(grid, block))
         return found
 
     def block(self, image: ImageRegions, index: int, block: Block, grid: np.ndarray | None) -> np.ndarray:
@@ -113,9 +113,7 @@ class PixelFeatures:
             self.blocks(image.shape), pixels, lambda block: self.columns(image, index, block, grid, keep=True)
         )
 
-    def seen_pixels(
-        self, classical: ClassicalFeatures, image: ImageRegions, index: int, block: Block
-    ) -> np.ndarray:
+    def seen_pixels(self, classical: ClassicalFeatures, image: ImageRegions, index: int, block: Block) -> np.ndarray:
         """What the classical features of a block depend on, `(h + 2·halo, w + 2·halo, C)` uint8, grey or in colour."""
         margin = classical.halo
         (top, bottom), (left, right) = ((span.start, span.stop) for span in block)

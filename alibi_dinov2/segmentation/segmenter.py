@@ -25,7 +25,7 @@ from alibi_dinov2.io.image_regions import ImageRegions, Images, as_images, fit_c
 from alibi_dinov2.io.labels import as_label_maps
 from alibi_dinov2.io.tiles import Block
 from alibi_dinov2.segmentation.labelled_pixels import LabelledPixels, choose_pixels, find_classes
-from alibi_dinov2.segmentation.pixel_classifiers import CLASSIFIERS, fit_classifier
+from alibi_dinov2.segmentation.pixel_classifiers import CLASSIFIERS, PixelClassifier, fit_classifier
 from alibi_dinov2.segmentation.pixel_features import PixelFeatures, by_block, has_colour
 from alibi_dinov2.segmentation.saved_segmenter import SavedBackbone, read_segmenter, write_segmenter
 
@@ -120,7 +120,8 @@ class TrainableSegmenter(BaseEstimator):
         classes, labelled = self.labelled_pixels(sources, as_label_maps(labels, sources))
         features = self.fit_features(sources, labelled, deep)
         samples = [features.of_pixels(found.source, found.index, found.pixels) for found in labelled]
-        return self.learn(features, np.concatenate(samples), labelled, classes, contrast)
+        classifier = self.classifier_of(features, np.concatenate(samples), labelled, classes)
+        return self.set_fitted(classes, features, classifier, contrast)
 
     def labelled_pixels(
         self, sources: Sequence[ImageRegions], maps: Sequence[np.ndarray]
@@ -148,24 +149,18 @@ class TrainableSegmenter(BaseEstimator):
         ]
         return classes, labelled
 
-    def learn(
-        self,
-        features: PixelFeatures,
-        samples: np.ndarray,
-        labelled: Sequence[LabelledPixels],
-        classes: np.ndarray,
-        contrast: Contrast,
-    ) -> Self:
-        """The last part of `fit`, when features are there.
+    def classifier_of(
+        self, features: PixelFeatures, samples: np.ndarray, labelled: Sequence[LabelledPixels], classes: np.ndarray
+    ) -> PixelClassifier:
+        """A classifier fitted to labelled pixels.
 
         Args:
             features: fitted.
-            samples: the features of all labelled pixels, `(n, F)` float32.
+            samples: of the labelled pixels, `(n, F)` float32.
             labelled, classes: from `labelled_pixels`.
-            contrast: that images are seen with.
         """
         targets = np.searchsorted(classes, np.concatenate([found.labels for found in labelled]))
-        classifier = fit_classifier(
+        return fit_classifier(
             self.classifier,
             samples,
             targets,
@@ -174,6 +169,11 @@ class TrainableSegmenter(BaseEstimator):
             images=np.repeat(np.arange(len(labelled)), [len(found.labels) for found in labelled]),
             views=features.views(),
         )
+
+    def set_fitted(
+        self, classes: np.ndarray, features: PixelFeatures, classifier: PixelClassifier, contrast: Contrast
+    ) -> Self:
+        """Set the attributes that a fit has found."""
         self.classes_, self.features_, self.classifier_ = classes, features, classifier
         self.contrast_: Contrast = contrast
         self.identity_: str | None = None
