@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 import xgboost
 
 from alibi_dinov2.features.half_precision import ordered_thresholds
@@ -27,7 +26,8 @@ from alibi_dinov2.features.half_precision import ordered_thresholds
 EXACT = 2.0**24  # whole numbers up to here are exact in float32
 TINY = 1e-30
 PIXELS = 32_768  # at once: their masks stay in the processor's cache
-NODES = 16  # whose masks are added up at once
+ROWS = 16  # kinds of nodes that are counted at once
+COUNT = 255  # that a byte holds
 SMALL = 16  # nodes that a tree may have: XGBoost takes as long for a tree as this takes for so many
 
 
@@ -71,12 +71,14 @@ class TreeSums:
     Attributes:
         trees: of different shapes, those without a split left out.
         base: `(K,)` float32, in units.
-        differences: `(K, nodes)` float32 whole numbers, of the inner nodes of all trees, in units.
+        kinds: of the inner nodes of all trees, in the order of `masks`; those of a kind have equal differences.
+        differences: of the kinds, `(K, kinds)` float32 whole numbers, in units.
         unit: what a whole number stands for.
     """
 
     trees: tuple[Tree, ...]
     base: np.ndarray
+    kinds: tuple[int, ...]
     differences: np.ndarray
     unit: float
 
@@ -96,10 +98,18 @@ class TreeSums:
         base_sums, sums = leaf_differences(merged, base)
         largest = max(float((np.abs(base_sums) + np.abs(sums).sum(axis=1)).max()), TINY)
         unit = float(2.0 ** np.ceil(np.log2(2 * largest / EXACT)))
-        whole = leaf_differences(
-            {tree: np.rint(values / unit) for tree, values in merged.items()}, np.rint(base / unit)
+        whole = {tree: np.rint(values / unit) for tree, values in merged.items()}
+        # Trees that are of one class follow each other, so that the other classes need no sum meanwhile.
+        whole = dict(sorted(whole.items(), key=lambda item: item[1].any(axis=1).tolist()))
+        base, differences = leaf_differences(whole, np.rint(base / unit))
+        differences, kinds = np.unique(differences, axis=1, return_inverse=True)
+        return cls(
+            tuple(tree for tree in whole if tree.inner()),
+            base.astype(np.float32),
+            tuple(kinds.reshape(-1).tolist()),
+            differences.astype(np.float32),
+            unit,
         )
-        return cls(tuple(tree for tree in merged if tree.inner()), *(part.astype(np.float32) for part in whole), unit)
 
     def of_rows(self, features: np.ndarray) -> np.ndarray:
         """Sums `(N, K)` float32 for features of pixels `(N, F)` float32."""
@@ -128,18 +138,40 @@ class TreeSums:
 
     def of_chunk(self, columns: Sequence[np.ndarray] | np.ndarray, thresholds: Sequence[np.ndarray]) -> np.ndarray:
         """Sums `(K, …)` float32 of some pixels; `columns` and `thresholds` are of one type."""
-        shape = columns[0].shape
         pixels = columns[0].size
-        gathered = torch.empty((NODES, pixels))
-        rows, differences = gathered.numpy(), torch.from_numpy(self.differences)
-        sums = torch.from_numpy(self.base)[:, None].repeat(1, pixels)
-        masks = self.masks(columns, thresholds)
-        for first in range(0, differences.shape[1], NODES):
-            weights = differences[:, first : first + NODES]
-            for row, mask in zip(rows[: weights.shape[1]], masks, strict=False):
-                row[:] = mask.reshape(-1)
-            sums.addmm_(weights, gathered[: weights.shape[1]])
-        return (sums * self.unit).numpy().reshape(-1, *shape)
+        sums = np.repeat(self.base[:, None], pixels, axis=1)
+        counts, floats = np.empty((ROWS, pixels), np.uint8), np.empty((ROWS, pixels), np.float32)
+        # Nodes that mean the same are counted, as those of trees that vote are: of K classes there are few such kinds.
+        rows: dict[int, int] = {}
+        added = 0
+        for kind, mask in zip(self.kinds, self.masks(columns, thresholds), strict=True):
+            if (kind not in rows and len(rows) == ROWS) or added == COUNT:
+                self.add(sums, rows, counts, floats)
+                added = 0
+            flat = mask.reshape(-1).view(np.uint8)
+            if kind in rows:
+                counts[rows[kind]] += flat
+            else:
+                rows[kind] = len(rows)
+                counts[rows[kind]] = flat
+            added += 1
+        self.add(sums, rows, counts, floats)
+        return (sums * np.float32(self.unit)).reshape(-1, *columns[0].shape)
+
+    def add(self, sums: np.ndarray, rows: dict[int, int], counts: np.ndarray, floats: np.ndarray) -> None:
+        """Add to the sums `(K, n)` what has been counted, and forget it.
+
+        Args:
+            rows: of each kind of node that was counted.
+            counts: how often, `(ROWS, n)` uint8.
+            floats: room for as many float32.
+        """
+        weights = self.differences[:, list(rows)]
+        np.copyto(floats[: len(rows)], counts[: len(rows)])
+        for number in np.flatnonzero(weights.any(axis=1)):
+            # No BLAS: it would wait for threads that other programs keep busy.
+            sums[number] += np.einsum("n,np->p", weights[number], floats[: len(rows)])
+        rows.clear()
 
     def masks(
         self, columns: Sequence[np.ndarray] | np.ndarray, thresholds: Sequence[np.ndarray]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The features of one image while it is worked on: computed where they are wanted, once, and kept while there is room."""
+"""Features of one image that is worked on: computed where they are wanted, once, and kept as long as there is room."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -208,9 +208,9 @@ class ImageFeatures:
             known = frozenset(self.known.get(index, ()))
             held = self.grids.get(index)
         complete = len(known) == len(self.places())
-        if held and held.reduction is features.reduction and needed <= held.places:
-            if not complete or held.places == known:
-                return held
+        fits = held is not None and held.reduction is features.reduction and needed <= held.places
+        if held is not None and fits and (not complete or held.places == known):
+            return held
         patches = features.deep.blend(self.image.shape, self.windows(index, known), features.reduction)
         grid = Grid(patches, known, features.reduction)
         with self.lock:

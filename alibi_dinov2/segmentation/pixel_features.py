@@ -24,7 +24,7 @@ class PixelFeatures:
     """How features of pixels are made, fitted to the images that are learned from.
 
     Features are rounded to half precision, so that those that are kept are the same as those that are not. A block of
-    them is `(F, h, w)` int16, a plane for each feature, see `half_precision.to_ordered`: trees compare them as they are.
+    them is `(F, h, w)` int16, a plane for each feature, see `half_precision.to_ordered`; trees take them as they are.
 
     Attributes:
         classical: which classical features; none for deep features alone.
