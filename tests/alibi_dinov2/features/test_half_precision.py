@@ -35,7 +35,7 @@ def test_a_threshold_splits_them_where_it_splits_their_values():
     ).astype(np.float32)
     ordered = to_ordered(ALL)
     for threshold, found in zip(thresholds, ordered_thresholds(thresholds), strict=True):
-        np.testing.assert_array_equal(ordered >= found, ALL >= threshold, err_msg=str(threshold))
+        np.testing.assert_array_equal(ordered >= found, threshold <= ALL, err_msg=str(threshold))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 7e4, -7e4])
