@@ -104,7 +104,9 @@ def pixels_of(series: Any, pages: Sequence[Any], axes: str) -> Any:
         return series.asarray(out="memmap")
     if all(page.is_memmappable for page in pages):
         return MappedPages(series, pages)
-    return CachedCells(zarr.open_array(series.aszarr(level=0), mode="r"), axes)
+    store = series.aszarr(level=0)
+    # One of bytes in memory can be written to, and zarr opens no such store as one that cannot.
+    return CachedCells(zarr.open_array(store, mode="r" if store.read_only else "r+"), axes)
 
 
 class MappedPages:
