@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Image files of all kinds with bytes changed at random: the reader gives pixels or its own error, nothing else.
 
-    python -m tests.alibi_dinov2.io.fuzzing --count 10000
+python -m tests.alibi_dinov2.io.fuzzing --count 10000
 """
 
 import io
