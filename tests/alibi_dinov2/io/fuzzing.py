@@ -120,7 +120,8 @@ def fuzz(folder: Path, count: int, seed: int = 0, progress: bool = False) -> Ite
                 assert region.shape == (rows.stop, columns.stop, 3)
                 assert image.slices >= 1
             except ValueError as error:
-                assert str(path) in str(error), f"{path.name}: the message names no file: {error}"
+                if str(path) not in str(error):
+                    raise AssertionError(f"{path.name}: the message names no file: {error}") from error
                 path.unlink()
                 yield "refused"
                 continue
