@@ -4,7 +4,8 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from threading import RLock
+from itertools import count
+from threading import Lock
 
 import numpy as np
 
@@ -27,11 +28,13 @@ class Grid:
         patches: `(h, w, n)` float32, 0 where no window was seen.
         places: of the windows that were seen.
         reduction: that was applied.
+        number: that no other grid has.
     """
 
     patches: np.ndarray
     places: frozenset[Place]
     reduction: Reduction
+    number: int
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class ImageFeatures:
         self.image, self.features = image, features
         self.below = cache or MemoryCache(0)
         self.kept = MemoryCache(cache_bytes)
-        self.lock = RLock()
+        self.lock, self.numbers = Lock(), count()
         self.known: dict[int, set[Place]] = {}
         self.grids: dict[int, Grid] = {}
         self.coloured: dict[tuple[int, str], bool] = {}
@@ -83,7 +86,7 @@ class ImageFeatures:
         """Rows and columns of the blocks of each slice."""
         return self.features.blocks(self.image.shape)
 
-    def count(self) -> int:
+    def parts(self) -> int:
         """How many windows and blocks a slice has."""
         return len(self.places()) + (len(self.blocks()) if self.features.classical else 0)
 
@@ -212,7 +215,7 @@ class ImageFeatures:
         if held is not None and fits and (not complete or held.places == known):
             return held
         patches = features.deep.blend(self.image.shape, self.windows(index, known), features.reduction)
-        grid = Grid(patches, known, features.reduction)
+        grid = Grid(patches, known, features.reduction, next(self.numbers))
         with self.lock:
             if held:
                 for block in self.blocks():
@@ -229,7 +232,7 @@ class ImageFeatures:
     @staticmethod
     def deep_key(index: int, block: Block, grid: Grid) -> tuple[object, ...]:
         """Under which deep features of a block are kept."""
-        return ("deep", index, str(block), id(grid.patches))
+        return ("deep", index, str(block), grid.number)
 
     def columns(self, features: PixelFeatures, index: int, block: Block, grid: Grid | None) -> list[np.ndarray]:
         """Features of a block, F planes `(h, w)` int16, as `PixelFeatures.columns` gives them."""

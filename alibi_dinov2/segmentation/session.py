@@ -150,7 +150,7 @@ class Session:
     def features_steps(self, features: ImageFeatures, index: int) -> Steps[None]:
         """Windows and blocks of a slice, the nearest ones first."""
         waiting = features.missing(index)
-        done, total = features.count() - len(waiting), features.count()
+        done, total = features.parts() - len(waiting), features.parts()
         yield done, total
         while waiting and features.has_room():
             nearest = min(waiting, key=lambda part: distance(part.middle, self.middle))
