@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from alibi_dinov2.io.labels import read_labels, write_labels
     from alibi_dinov2.io.open_image import open_image
     from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
+    from alibi_dinov2.segmentation.session import Session
 
 HOMES = {
     "ClassicalFeatures": "features.classical_features",
     "FeatureCache": "features.feature_cache",
+    "Session": "segmentation.session",
     "TrainableSegmenter": "segmentation.segmenter",
     "dense_features": "features.dense_features",
     "load_backbone": "features.backbone",
@@ -31,6 +33,7 @@ HOMES = {
 __all__ = [
     "ClassicalFeatures",
     "FeatureCache",
+    "Session",
     "TrainableSegmenter",
     "dense_features",
     "load_backbone",

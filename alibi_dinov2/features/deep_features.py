@@ -10,12 +10,14 @@ images apart. On the nickel superalloys of `evaluation.segmentation.few_labels` 
 ten rounds.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
+from typing import TypeAlias
 
 import numpy as np
+import torch
 from PIL import Image
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
@@ -24,9 +26,12 @@ from tqdm.auto import tqdm
 from alibi_dinov2.features.backbone import Backbone, patch_shape, patch_step
 from alibi_dinov2.features.dense_features import dense_features
 from alibi_dinov2.features.feature_cache import FeatureCache, MemoryCache, backbone_fingerprint
+from alibi_dinov2.features.half_precision import half
 from alibi_dinov2.io.image_regions import ImageRegions, read_reflected
 from alibi_dinov2.io.tiles import Block, window_starts, window_weights
 
+Place: TypeAlias = tuple[int, int]
+Window: TypeAlias = tuple[int, int, np.ndarray]
 CONSTANT = 1e-4  # a component that varies less over an image does so by rounding: over training images it has 1 or so
 MAX_PATCHES = 50_000  # that principal components are fitted on: 384 channels of them take 77 MB
 
@@ -120,10 +125,19 @@ class DeepFeatures:
         """Of the backbone: SHA-256 of its weights and configuration."""
         return backbone_fingerprint(self.backbone)
 
+    def places(self, shape: tuple[int, int]) -> list[Place]:
+        """Row and column, in patches, of the windows that cover an image of a height and width in pixels."""
+        lengths = [-(-pixels // side) for pixels, side in zip(shape, self.patch, strict=True)]
+        axes = [
+            window_starts(length, self.window // side, self.overlap // side)
+            for length, side in zip(lengths, self.patch, strict=True)
+        ]
+        return list(product(*axes))
+
     def windows(
         self, image: ImageRegions, index: int, cache: FeatureCache | MemoryCache, progress: bool = False
-    ) -> Iterator[tuple[int, int, np.ndarray]]:
-        """Row and column, in patches, and features `(s·h, s·w, D)` of each window of a slice; s is `shifts`.
+    ) -> Iterator[Window]:
+        """Row and column, in patches, and features `(s·h, s·w, D)` float32 of each window of a slice; s is `shifts`.
 
         Args:
             image: any size.
@@ -131,49 +145,52 @@ class DeepFeatures:
             cache: what was seen before is taken from there.
             progress: whether to show a bar.
         """
-        height, width = (self.window // side * side for side in self.patch)
-        lengths = [-(-pixels // side) for pixels, side in zip(image.shape, self.patch, strict=True)]
-        axes = [
-            window_starts(length, self.window // side, self.overlap // side)
-            for length, side in zip(lengths, self.patch, strict=True)
-        ]
-        offsets = [range(0, side, side // self.shifts) for side in self.patch]
+        places = self.places(image.shape)
         # A bar for a single window would only flicker.
-        hidden = not progress or len(axes[0]) * len(axes[1]) == 1
-        for row, column in tqdm(list(product(*axes)), "windows", unit="win", leave=False, disable=hidden):
-            shifted = [
-                self.window_features(
-                    read_reflected(
-                        image, index, row * self.patch[0] + down, column * self.patch[1] + right, height, width
-                    ),
-                    cache,
-                )
-                for down, right in product(*offsets)
-            ]
-            yield row, column, interleaved(shifted, self.shifts)
+        hidden = not progress or len(places) == 1
+        for place in tqdm(places, "windows", unit="win", leave=False, disable=hidden):
+            yield *place, self.window_at(image, index, place, cache)
+
+    def window_at(self, image: ImageRegions, index: int, place: Place, cache: FeatureCache | MemoryCache) -> np.ndarray:
+        """Features `(s·h, s·w, D)` float32 of the window at a row and column, in patches; see `windows`."""
+        height, width = (self.window // side * side for side in self.patch)
+        top, left = (start * side for start, side in zip(place, self.patch, strict=True))
+        offsets = [range(0, side, side // self.shifts) for side in self.patch]
+        shifted = [
+            self.window_features(read_reflected(image, index, top + down, left + right, height, width), cache)
+            for down, right in product(*offsets)
+        ]
+        return interleaved(shifted, self.shifts)
 
     def window_features(self, pixels: np.ndarray, cache: FeatureCache | MemoryCache) -> np.ndarray:
-        """Features `(h, w, D)` of a window `(H, W, 3)` uint8."""
+        """Features `(h, w, D)` float32, rounded to half precision, of a window `(H, W, 3)` uint8."""
         image = Image.fromarray(pixels)
 
         def compute() -> np.ndarray:
-            return next(dense_features(self.backbone, [image], min(image.size)))
+            return half(next(dense_features(self.backbone, [image], min(image.size))))
 
-        return cache.get(FeatureCache.key(self.fingerprint, image, size=min(image.size), layers=None), compute)
+        key = FeatureCache.key(self.fingerprint, image, size=min(image.size), layers=None)
+        return cache.get(key, compute).astype(np.float32)
 
     def fit(
         self, images: Sequence[ImageRegions], cache: FeatureCache | MemoryCache, progress: bool = False
     ) -> Reduction:
         """Principal components of the patches of images; of `MAX_PATCHES` of them, evenly spread, if there are more."""
+        slices = [(image, index) for image in images for index in range(image.slices)]
+        windows = (features for found in slices for *_, features in self.windows(*found, cache, progress))
+        return self.fit_windows(windows, [image.shape for image, _ in slices])
+
+    def fit_windows(self, windows: Iterable[np.ndarray], shapes: Sequence[tuple[int, int]]) -> Reduction:
+        """Principal components of the patches of windows `(h, w, D)`, of which the same are drawn each time.
+
+        Args:
+            windows: of slices, all of them or some.
+            shapes: heights and widths of the slices, which say what share of their patches is enough.
+        """
         area = self.patch[0] * self.patch[1] / self.shifts**2
-        patches = sum(image.slices * max(image.shape[0] * image.shape[1], self.window**2) / area for image in images)
+        patches = sum(max(height * width, self.window**2) / area for height, width in shapes)
         random = np.random.default_rng(0)
-        parts = [
-            features[random.random(features.shape[:2]) < MAX_PATCHES / patches]
-            for image in images
-            for index in range(image.slices)
-            for _, _, features in self.windows(image, index, cache, progress)
-        ]
+        parts = [features[random.random(features.shape[:2]) < MAX_PATCHES / patches] for features in windows]
         return fit_reduction(np.concatenate(parts), self.components)
 
     def grid(
@@ -185,48 +202,73 @@ class DeepFeatures:
         progress: bool = False,
     ) -> np.ndarray:
         """Reduced features of a whole slice, `(s·h, s·w, n)` float32, windows blended where they overlap."""
+        return self.blend(image.shape, self.windows(image, index, cache, progress), reduction)
+
+    def blend(self, shape: tuple[int, int], windows: Iterable[Window], reduction: Reduction) -> np.ndarray:
+        """Reduced features `(s·h, s·w, n)` float32 of an image of which some windows are there; elsewhere they are 0.
+
+        Args:
+            shape: height and width of the image in pixels.
+            windows: from `windows`.
+            reduction: from `fit`.
+        """
         # A window may reach beyond a small image.
-        shape = [
+        cells = [
             self.shifts * max(-(-pixels // side), self.window // side)
-            for pixels, side in zip(image.shape, self.patch, strict=True)
+            for pixels, side in zip(shape, self.patch, strict=True)
         ]
-        total = np.zeros((*shape, len(reduction.components)), dtype=np.float32)
-        weights = np.zeros((*shape, 1), dtype=np.float32)
+        total = np.zeros((*cells, len(reduction.components)), dtype=np.float32)
+        weights = np.zeros((*cells, 1), dtype=np.float32)
         vertical, horizontal = (
             window_weights(self.window // side * self.shifts, self.overlap // side * self.shifts) for side in self.patch
         )
         weight = (vertical[:, None] * horizontal)[..., None]
-        for row, column, features in self.windows(image, index, cache, progress):
+        for row, column, features in windows:
             where = tuple(
                 slice(start * self.shifts, start * self.shifts + length)
                 for start, length in zip((row, column), features.shape[:2], strict=True)
             )
             total[where] += weight * reduction(features)
             weights[where] += weight
-        grid = total / weights
-        if self.per_image:
-            inside = tuple(
-                slice(-(-pixels // side) * self.shifts) for pixels, side in zip(image.shape, self.patch, strict=True)
-            )
-            grid = standardised(grid, grid[inside].reshape(-1, grid.shape[-1]))
-        return grid
+        grid = np.divide(total, weights, out=total, where=weights > 0)
+        if not self.per_image:
+            return grid
+        seen = weights[..., 0] > 0
+        inside = tuple(slice(-(-pixels // side) * self.shifts) for pixels, side in zip(shape, self.patch, strict=True))
+        return np.where(seen[..., None], standardised(grid, grid[inside][seen[inside]]), np.float32(0))
 
     def upsample(self, grid: np.ndarray, block: Block) -> np.ndarray:
-        """Features of the pixels of a block, `(h, w, n)` float32, bilinear between the centres of patches.
+        """Features of the pixels of a block, `(n, h, w)` float32, bilinear between the centres of patches.
 
         Args:
             grid: from `grid`.
             block: rows and columns of the image.
         """
-        for axis, (pixels, side) in enumerate(zip(block, self.patch, strict=True)):
-            # The first patch's centre is half a patch in; with shifts, centres lie closer but begin there too.
-            centres = (np.arange(pixels.start, pixels.stop) + 0.5 - side / 2) * self.shifts / side
-            centres = centres.clip(0, grid.shape[axis] - 1)
-            below = np.minimum(centres.astype(int), max(grid.shape[axis] - 2, 0))
-            above = np.minimum(below + 1, grid.shape[axis] - 1)
-            share = np.expand_dims((centres - below).astype(np.float32), tuple({0, 1, 2} - {axis}))
-            grid = grid.take(below, axis) * (1 - share) + grid.take(above, axis) * share
-        return grid
+        rows, columns = (self.neighbours(grid.shape[axis], span, axis) for axis, span in enumerate(block))
+        below, above, share = rows
+        weights = share[:, None, None]
+        lines = grid.take(below, 0) * (1 - weights) + grid.take(above, 0) * weights
+        # Channel by channel, along rows of memory.
+        planes = torch.from_numpy(np.ascontiguousarray(np.moveaxis(lines, -1, 0)))
+        below, above, share = columns
+        left, right = (planes.index_select(2, torch.from_numpy(places)) for places in (below, above))
+        weight = torch.from_numpy(share)
+        return left.mul_(1 - weight).add_(right.mul_(weight)).numpy()
+
+    def neighbours(self, length: int, pixels: slice, axis: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """For pixels along an axis the patches before and after their centres, and the share of the latter.
+
+        Args:
+            length: of the grid.
+            pixels: of a block.
+            axis: 0 for rows, 1 for columns.
+        """
+        side = self.patch[axis]
+        # The first patch's centre is half a patch in; with shifts, centres lie closer but begin there too.
+        centres = (np.arange(pixels.start, pixels.stop) + 0.5 - side / 2) * self.shifts / side
+        centres = centres.clip(0, length - 1)
+        below = np.minimum(centres.astype(int), max(length - 2, 0))
+        return below, np.minimum(below + 1, length - 1), (centres - below).astype(np.float32)
 
 
 def standardised(features: np.ndarray, sample: np.ndarray) -> np.ndarray:

@@ -11,10 +11,11 @@ import json
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
+from threading import Condition
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from huggingface_hub.constants import HF_HOME
 from PIL import Image
 
 from alibi_dinov2.features.backbone import Backbone
+from alibi_dinov2.features.half_precision import half
 from alibi_dinov2.io.tensor_store import TensorStore
 
 DEFAULT_FOLDER = Path(HF_HOME) / "alibi_dinov2" / "features"
@@ -93,12 +95,9 @@ class FeatureCache:
             ValueError: half precision cannot hold it.
             OSError: the disk is full or the folder cannot be written to.
         """
-        limit = np.finfo(np.float16).max
-        if not np.abs(features).max(initial=0) <= limit:
-            raise ValueError(f"Features that are not finite, or beyond ±{limit}, cannot be kept in half precision.")
-        half = torch.from_numpy(np.ascontiguousarray(features, dtype=np.float16))
-        self.files.write(key, {"features": half, "checksum": checksum(half)})
-        self.unchecked += half.nbytes
+        array = torch.from_numpy(half(features))
+        self.files.write(key, {"features": array, "checksum": checksum(array)})
+        self.unchecked += array.nbytes
         if self.unchecked >= self.limit // ROOM:
             self.prune()
 
@@ -119,7 +118,7 @@ class FeatureCache:
             return found
         features = compute()
         self.store(key, features)
-        return features.astype(np.float16).astype(np.float32)
+        return half(features).astype(np.float32)
 
     def prune(self) -> None:
         """Remove the files that were not used for longest, if all together are larger than the limit; and what killed
@@ -142,27 +141,69 @@ class FeatureCache:
 
 
 class MemoryCache:
-    """Arrays in memory under keys of any kind; those that were not asked for longest go first.
+    """Arrays in memory under keys of any kind; those that were not asked for longest go first. Threads may share it.
 
     Args:
         limit: bytes that are kept at most.
+
+    Attributes:
+        bytes: that are kept.
+        largest: bytes of the largest array that was kept so far.
     """
 
     def __init__(self, limit: int = 2**29) -> None:
-        self.limit, self.bytes = limit, 0
-        self.arrays: OrderedDict[str, np.ndarray] = OrderedDict()
+        self.limit, self.bytes, self.largest = limit, 0, 0
+        self.arrays: OrderedDict[Hashable, np.ndarray] = OrderedDict()
+        self.computing: set[Hashable] = set()
+        self.changed = Condition()
 
-    def get(self, key: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
-        """An array, computed and kept if it is not there. It is not to be written to."""
-        if key not in self.arrays:
-            self.arrays[key] = compute()
-            self.bytes += self.arrays[key].nbytes
-        self.arrays.move_to_end(key)
-        found = self.arrays[key]
-        while self.bytes > self.limit:
-            _, forgotten = self.arrays.popitem(last=False)
-            self.bytes -= forgotten.nbytes
-        return found
+    def get(self, key: Hashable, compute: Callable[[], np.ndarray], keep: bool = True) -> np.ndarray:
+        """An array, computed if it is not there, by one thread while others that want it wait.
+
+        Args:
+            key: of the array.
+            compute: makes it.
+            keep: whether to keep it.
+
+        Returns:
+            The array, not to be written to.
+        """
+        with self.changed:
+            self.changed.wait_for(lambda: key not in self.computing)
+            if key in self.arrays:
+                self.arrays.move_to_end(key)
+                return self.arrays[key]
+            self.computing.add(key)
+        try:
+            found = compute()
+            if keep:
+                self.put(key, found)
+            return found
+        finally:
+            with self.changed:
+                self.computing.discard(key)
+                self.changed.notify_all()
+
+    def put(self, key: Hashable, array: np.ndarray) -> None:
+        """Keep an array, and forget others if there is no room."""
+        with self.changed:
+            self.discard(key)
+            self.arrays[key] = array
+            self.bytes += array.nbytes
+            self.largest = max(self.largest, array.nbytes)
+            while self.bytes > self.limit:
+                self.discard(next(iter(self.arrays)))
+
+    def discard(self, key: Hashable) -> None:
+        """Forget an array, if it is there."""
+        with self.changed:
+            forgotten = self.arrays.pop(key, None)
+            if forgotten is not None:
+                self.bytes -= forgotten.nbytes
+
+    def __contains__(self, key: Hashable) -> bool:
+        with self.changed:
+            return key in self.arrays
 
 
 def checksum(tensor: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """TIFFs of every kind that tifffile reads; a region reads only the tiles or strips that it touches, through zarr."""
 
+import struct
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -19,6 +20,7 @@ from alibi_dinov2.io.orientation import TURNS, UPRIGHT, stored_region, turned, u
 from alibi_dinov2.io.stored_image import StoredImage, of_array
 from alibi_dinov2.io.tiff_metadata import channel_names, pixel_size
 
+BIG_TIFF = 43
 TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 GREY = ("MINISWHITE", "MINISBLACK", "MASK", "CFA", "DEPTH_MAP", "SEMANTIC_MASK")
 COLOURED = ("RGB", "LINEAR_RAW")
@@ -44,6 +46,7 @@ def open_tiff(source: Path | bytes, resources: ExitStack) -> list[StoredImage]:
     # The description of OME files may lead to other files.
     given = BytesIO(source) if isinstance(source, bytes) else source
     file = resources.enter_context(tifffile.TiffFile(given, _multifile=False))
+    require_an_end(file)
     require_all_pages(file)
     images, reasons = [], []
     for series in file.series:
@@ -55,6 +58,25 @@ def open_tiff(source: Path | bytes, resources: ExitStack) -> list[StoredImage]:
     if reasons and (not images or prod(series_shape(file.series[0])) > max(prod(image.shape) for image in images)):
         raise reasons[0]
     return images
+
+
+def require_an_end(file: Any) -> None:
+    """Raise a `ValueError` if the pages of a file follow each other in a circle, which tifffile would never leave."""
+    layout, handle = file.tiff, file.filehandle
+
+    def number(place: int, size: int, code: str) -> int:
+        handle.seek(place)
+        content = handle.read(size)
+        return struct.unpack(code, content)[0] if len(content) == size else 0  # the file has been cut off there
+
+    seen: set[int] = set()
+    place = number(8 if layout.version == BIG_TIFF else 4, layout.offsetsize, layout.offsetformat)
+    while place:
+        if place in seen:
+            raise ValueError("its pages follow each other in a circle")
+        seen.add(place)
+        tags = number(place, layout.tagnosize, layout.tagnoformat)
+        place = number(place + layout.tagnosize + tags * layout.tagsize, layout.offsetsize, layout.offsetformat)
 
 
 def series_shape(series: Any) -> tuple[int, ...]:
@@ -104,7 +126,9 @@ def pixels_of(series: Any, pages: Sequence[Any], axes: str) -> Any:
         return series.asarray(out="memmap")
     if all(page.is_memmappable for page in pages):
         return MappedPages(series, pages)
-    return CachedCells(zarr.open_array(series.aszarr(level=0), mode="r"), axes)
+    store = series.aszarr(level=0)
+    # One of bytes in memory can be written to, and zarr opens no such store as one that cannot.
+    return CachedCells(zarr.open_array(store, mode="r" if store.read_only else "r+"), axes)
 
 
 class MappedPages:

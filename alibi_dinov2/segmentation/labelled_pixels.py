@@ -2,8 +2,27 @@
 """Which labelled pixels a classifier learns from, and of which classes they are."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+
+from alibi_dinov2.io.image_regions import ImageRegions
+
+
+@dataclass(frozen=True)
+class LabelledPixels:
+    """Some pixels of a slice, and their classes.
+
+    Attributes:
+        source, index: the slice.
+        pixels: rows and columns, `(n, 2)`.
+        labels: `(n,)` uint8, 1 to 255.
+    """
+
+    source: ImageRegions
+    index: int
+    pixels: np.ndarray
+    labels: np.ndarray
 
 
 def find_classes(labels: Sequence[np.ndarray]) -> np.ndarray:

@@ -10,6 +10,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -23,7 +24,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
 
+from alibi_dinov2.features.half_precision import from_ordered
 from alibi_dinov2.io.files import new_file, write_json
+from alibi_dinov2.segmentation.fast_trees import TreeSums, are_small
 from alibi_dinov2.segmentation.forest_booster import forest_booster
 from alibi_dinov2.segmentation.stroke_forest import fit_trees
 
@@ -88,6 +91,15 @@ class PixelClassifier(ABC):
             return np.empty((0, self.num_classes), dtype=np.float32)
         return self.probabilities(np.ascontiguousarray(features, dtype=np.float32))
 
+    def predict_columns(self, columns: Sequence[np.ndarray]) -> np.ndarray:
+        """Probabilities of a region, `(h, w, K)` float32; the same as `predict_proba` gives.
+
+        Args:
+            columns: for each feature `(h, w)` int16, see `half_precision.to_ordered`.
+        """
+        rows = from_ordered(np.stack(columns, axis=-1))
+        return self.predict_proba(rows.reshape(-1, len(columns))).reshape(*rows.shape[:2], -1)
+
     def save(self, folder: str | Path) -> None:
         """Write the classifier into a folder, with its checksum in `classifier.json`.
 
@@ -133,6 +145,23 @@ class Trees(PixelClassifier):
     num_features: int
     num_classes: int
     file = "classifier.ubj"
+
+    @cached_property
+    def sums(self) -> TreeSums | None:
+        """The trees for many pixels at once; none if they are so large that XGBoost is faster."""
+        return TreeSums.of(self.booster) if are_small(self.booster) else None
+
+    def probabilities(self, features: np.ndarray) -> np.ndarray:
+        if self.sums:
+            return self.of_sums(self.sums.of_rows(features))
+        return self.of_sums(self.booster.inplace_predict(features, predict_type="margin"))
+
+    def predict_columns(self, columns: Sequence[np.ndarray]) -> np.ndarray:
+        return self.of_sums(self.sums.of_columns(columns)) if self.sums else super().predict_columns(columns)
+
+    @abstractmethod
+    def of_sums(self, sums: np.ndarray) -> np.ndarray:
+        """Probabilities `(…, K)` from what the trees add up to."""
 
     def to_bytes(self) -> bytes:
         return bytes(self.booster.save_raw("ubj"))
@@ -180,17 +209,16 @@ class BoostedTrees(Trees):
             booster = xgboost.train(parameters, matrix, TREES)
         return cls(booster, features.shape[1], num_classes)
 
-    def probabilities(self, features: np.ndarray) -> np.ndarray:
-        return self.booster.inplace_predict(features)
+    def of_sums(self, sums: np.ndarray) -> np.ndarray:
+        return softmax(sums, axis=-1)
 
 
 @dataclass(frozen=True)
 class Forest(Trees):
     """Trees of scikit-learn whose shares of classes are averaged, handed over to XGBoost; see `forest_booster`."""
 
-    def probabilities(self, features: np.ndarray) -> np.ndarray:
-        shares = self.booster.inplace_predict(features, predict_type="margin")
-        return shares / shares.sum(axis=1, keepdims=True)  # for the rounding of a sum of many
+    def of_sums(self, sums: np.ndarray) -> np.ndarray:
+        return sums / sums.sum(axis=-1, keepdims=True)  # for the rounding of a sum of many
 
 
 class RandomForest(Forest):

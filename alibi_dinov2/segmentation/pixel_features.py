@@ -2,24 +2,29 @@
 """What a classifier sees of pixels: classical and deep features, block by block, of images of any size."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from PIL import Image
 
 from alibi_dinov2.features.classical_features import ClassicalFeatures
 from alibi_dinov2.features.deep_features import DeepFeatures, Reduction
 from alibi_dinov2.features.feature_cache import FeatureCache, MemoryCache
+from alibi_dinov2.features.half_precision import from_ordered, to_ordered
 from alibi_dinov2.io.image_regions import ImageRegions, read_reflected
 from alibi_dinov2.io.tiles import Block, blocks
 
-BLOCK = 512  # side in pixels of what is classified at once: features of a hundred channels take 105 MB
+BLOCK = 512  # side in pixels of what is classified at once: features of a hundred channels take 52 MB
 
 
 @dataclass(frozen=True)
 class PixelFeatures:
     """How features of pixels are made, fitted to the images that are learned from.
+
+    Features are rounded to half precision, so that those that are kept are the same as those that are not. A block of
+    them is `(F, h, w)` int16, a plane for each feature, see `half_precision.to_ordered`; trees take them as they are.
 
     Attributes:
         classical: which classical features; none for deep features alone.
@@ -27,8 +32,8 @@ class PixelFeatures:
         reduction: of the deep features, fitted; none without a backbone.
         colour: whether images are seen in colour or in grey.
         cache: of what the backbone gave.
-        block_cache: of classical features of blocks, under the pixels that they depend on: a few more strokes on the
-            same image are then learned within seconds.
+        block_cache: of classical features of blocks, under the pixels that they depend on: those that were learned from
+            are there when more strokes come, and when the image is segmented.
         progress: whether to show bars.
         block_size: side of a block in pixels.
     """
@@ -67,10 +72,10 @@ class PixelFeatures:
             return None
         return self.deep.grid(image, index, self.reduction, self.cache, self.progress)
 
-    def block(
+    def columns(
         self, image: ImageRegions, index: int, block: Block, grid: np.ndarray | None, keep: bool = False
-    ) -> np.ndarray:
-        """Features of the pixels of a block, `(h, w, F)` float32: classical ones first.
+    ) -> list[np.ndarray]:
+        """Features of the pixels of a block: F planes `(h, w)` int16, classical ones first.
 
         Args:
             image, index: a slice.
@@ -78,12 +83,18 @@ class PixelFeatures:
             grid: of the slice.
             keep: whether to remember the classical ones.
         """
-        parts = []
+        found: list[np.ndarray] = []
         if self.classical:
-            parts.append(self.classical_block(self.classical, image, index, block, keep))
-        if self.deep and grid is not None:
-            parts.append(self.deep.upsample(grid, block))
-        return np.concatenate(parts, axis=-1)
+            pixels = self.seen_pixels(self.classical, image, index, block)
+            digest = hashlib.sha256(f"{self.classical} {pixels.shape}".encode() + pixels.tobytes()).hexdigest()
+            found.extend(self.block_cache.get(digest, lambda: self.classical_planes(pixels), keep))
+        if grid is not None:
+            found.extend(self.deep_planes(grid, block))
+        return found
+
+    def block(self, image: ImageRegions, index: int, block: Block, grid: np.ndarray | None) -> np.ndarray:
+        """Features of the pixels of a block, `(h, w, F)` float32; see `columns`."""
+        return from_ordered(np.stack(self.columns(image, index, block, grid), axis=-1))
 
     def of_slice(self, image: ImageRegions, index: int) -> Iterator[tuple[Block, np.ndarray]]:
         """The blocks of a slice and their features."""
@@ -92,38 +103,55 @@ class PixelFeatures:
             yield block, self.block(image, index, block, grid)
 
     def of_pixels(self, image: ImageRegions, index: int, pixels: np.ndarray) -> np.ndarray:
-        """Features `(n, F)` of some pixels of a slice, whose classical ones are remembered.
+        """Features `(n, F)` float32 of some pixels of a slice; the classical ones of their blocks are remembered.
 
         Args:
             pixels: rows and columns, `(n, 2)`, at least one.
         """
-        grid, found = self.grid(image, index), None
-        for block, chosen in by_block(self.blocks(image.shape), pixels):
-            rows, columns = (pixels[chosen] - [span.start for span in block]).T
-            part = self.block(image, index, block, grid, keep=True)[rows, columns]
-            found = np.empty((len(pixels), part.shape[1]), dtype=np.float32) if found is None else found
-            found[chosen] = part
-        assert found is not None
-        return found
+        grid = self.grid(image, index)
+        return gather(
+            self.blocks(image.shape), pixels, lambda block: self.columns(image, index, block, grid, keep=True)
+        )
 
-    def classical_block(
-        self, classical: ClassicalFeatures, image: ImageRegions, index: int, block: Block, keep: bool
-    ) -> np.ndarray:
-        """Classical features of a block, from it and as much of its surroundings as they depend on."""
+    def seen_pixels(self, classical: ClassicalFeatures, image: ImageRegions, index: int, block: Block) -> np.ndarray:
+        """What the classical features of a block depend on, `(h + 2·halo, w + 2·halo, C)` uint8, grey or in colour."""
         margin = classical.halo
         (top, bottom), (left, right) = ((span.start, span.stop) for span in block)
         size = (bottom - top + 2 * margin, right - left + 2 * margin)
         pixels = read_reflected(image, index, top - margin, left - margin, *size)
-        if not self.colour:
-            pixels = np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
+        return pixels if self.colour else np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
 
-        def compute() -> np.ndarray:
-            return classical(pixels)[margin : size[0] - margin, margin : size[1] - margin]
+    def classical_planes(self, pixels: np.ndarray) -> np.ndarray:
+        """Classical features of a block `(f, h, w)` int16, from what `seen_pixels` gave."""
+        assert self.classical
+        margin = self.classical.halo
+        inside = self.classical(pixels)[margin : len(pixels) - margin, margin : pixels.shape[1] - margin]
+        # PyTorch transposes matrices by blocks, NumPy goes through memory in leaps.
+        planes = torch.from_numpy(to_ordered(inside)).flatten(0, 1).T.contiguous().numpy()
+        return planes.reshape(-1, *inside.shape[:2])
 
-        if not keep:
-            return compute()
-        digest = hashlib.sha256(f"{classical} {pixels.shape}".encode() + pixels.tobytes()).hexdigest()
-        return self.block_cache.get(digest, compute)
+    def deep_planes(self, grid: np.ndarray, block: Block) -> np.ndarray:
+        """Deep features of a block `(n, h, w)` int16, from the grid of its slice."""
+        assert self.deep
+        return to_ordered(self.deep.upsample(grid, block))
+
+
+def gather(among: list[Block], pixels: np.ndarray, columns: Callable[[Block], Sequence[np.ndarray]]) -> np.ndarray:
+    """Features `(n, F)` float32 of some pixels from those of the blocks that they lie in.
+
+    Args:
+        among: blocks.
+        pixels: rows and columns, `(n, 2)`, at least one.
+        columns: gives the features of a block, F planes `(h, w)` int16.
+    """
+    found: np.ndarray | None = None
+    for block, chosen in by_block(among, pixels):
+        rows, across = (pixels[chosen] - [span.start for span in block]).T
+        part = np.stack([plane[rows, across] for plane in columns(block)], axis=-1)
+        found = np.empty((len(pixels), part.shape[1]), dtype=np.int16) if found is None else found
+        found[chosen] = part
+    assert found is not None
+    return from_ordered(found)
 
 
 def by_block(among: list[Block], pixels: np.ndarray) -> Iterator[tuple[Block, np.ndarray]]:

@@ -24,8 +24,8 @@ from alibi_dinov2.io.contrast import AUTO, Contrast, Setting
 from alibi_dinov2.io.image_regions import ImageRegions, Images, as_images, fit_contrast
 from alibi_dinov2.io.labels import as_label_maps
 from alibi_dinov2.io.tiles import Block
-from alibi_dinov2.segmentation.labelled_pixels import choose_pixels, find_classes
-from alibi_dinov2.segmentation.pixel_classifiers import CLASSIFIERS, fit_classifier
+from alibi_dinov2.segmentation.labelled_pixels import LabelledPixels, choose_pixels, find_classes
+from alibi_dinov2.segmentation.pixel_classifiers import CLASSIFIERS, PixelClassifier, fit_classifier
 from alibi_dinov2.segmentation.pixel_features import PixelFeatures, by_block, has_colour
 from alibi_dinov2.segmentation.saved_segmenter import SavedBackbone, read_segmenter, write_segmenter
 
@@ -117,7 +117,24 @@ class TrainableSegmenter(BaseEstimator):
         given = as_images(images)
         contrast = fit_contrast(given, self.contrast)
         sources = as_images(given, contrast)
-        maps = as_label_maps(labels, sources)
+        classes, labelled = self.labelled_pixels(sources, as_label_maps(labels, sources))
+        features = self.fit_features(sources, labelled, deep)
+        samples = [features.of_pixels(found.source, found.index, found.pixels) for found in labelled]
+        classifier = self.classifier_of(features, np.concatenate(samples), labelled, classes)
+        return self.set_fitted(classes, features, classifier, contrast)
+
+    def labelled_pixels(
+        self, sources: Sequence[ImageRegions], maps: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, list[LabelledPixels]]:
+        """The classes, `(K,)` uint8, and the pixels to learn from of each slice that has some.
+
+        Args:
+            sources: images.
+            maps: labels of every slice of every image, `(H, W)` uint8.
+
+        Raises:
+            ValueError: fewer than two classes are marked, or there is not one name for each.
+        """
         classes = find_classes(maps)
         if self.class_names is not None and len(self.class_names) != len(classes):
             raise ValueError(
@@ -126,20 +143,37 @@ class TrainableSegmenter(BaseEstimator):
         places = choose_pixels(maps, self.max_pixels, self.seed)
         pages = [(source, index) for source in sources for index in range(source.slices)]
         labelled = [
-            (source, index, page[tuple(pixels.T)], pixels)
+            LabelledPixels(source, index, pixels, page[tuple(pixels.T)])
             for (source, index), page, pixels in zip(pages, maps, places, strict=True)
             if len(pixels)
         ]
-        features = self.fit_features(sources, [(source, index, pixels) for source, index, _, pixels in labelled], deep)
-        classifier = fit_classifier(
+        return classes, labelled
+
+    def classifier_of(
+        self, features: PixelFeatures, samples: np.ndarray, labelled: Sequence[LabelledPixels], classes: np.ndarray
+    ) -> PixelClassifier:
+        """A classifier fitted to labelled pixels.
+
+        Args:
+            features: fitted.
+            samples: of the labelled pixels, `(n, F)` float32.
+            labelled, classes: from `labelled_pixels`.
+        """
+        targets = np.searchsorted(classes, np.concatenate([found.labels for found in labelled]))
+        return fit_classifier(
             self.classifier,
-            np.concatenate([features.of_pixels(source, index, pixels) for source, index, _, pixels in labelled]),
-            np.searchsorted(classes, np.concatenate([targets for _, _, targets, _ in labelled])),
+            samples,
+            targets,
             len(classes),
             self.seed,
-            images=np.repeat(np.arange(len(labelled)), [len(pixels) for *_, pixels in labelled]),
+            images=np.repeat(np.arange(len(labelled)), [len(found.labels) for found in labelled]),
             views=features.views(),
         )
+
+    def set_fitted(
+        self, classes: np.ndarray, features: PixelFeatures, classifier: PixelClassifier, contrast: Contrast
+    ) -> Self:
+        """Set the attributes that a fit has found."""
         self.classes_, self.features_, self.classifier_ = classes, features, classifier
         self.contrast_: Contrast = contrast
         self.identity_: str | None = None
@@ -162,12 +196,9 @@ class TrainableSegmenter(BaseEstimator):
         return DeepFeatures(self.backbone, self.components, self.window, self.overlap, self.shifts, self.per_image)
 
     def fit_features(
-        self,
-        sources: Sequence[ImageRegions],
-        labelled: Sequence[tuple[ImageRegions, int, np.ndarray]],
-        deep: DeepFeatures | None,
+        self, sources: Sequence[ImageRegions], labelled: Sequence[LabelledPixels], deep: DeepFeatures | None
     ) -> PixelFeatures:
-        """Fit the features to images, of which `labelled` has slices and their labelled pixels, `(n, 2)`."""
+        """Fit the features to images, of which some pixels are labelled."""
         # Of the last fit, whether or not it came to its end: caches, and a backbone whose weights need no second hash.
         last: PixelFeatures | None = vars(self).get("_last_features")
         if last and last.deep == deep:
@@ -183,9 +214,9 @@ class TrainableSegmenter(BaseEstimator):
         )
         self._last_features = features
         colour = any(
-            has_colour(source.read(index, *block))
-            for source, index, pixels in labelled
-            for block, _ in by_block(features.blocks(source.shape), pixels)
+            has_colour(found.source.read(found.index, *block))
+            for found in labelled
+            for block, _ in by_block(features.blocks(found.source.shape), found.pixels)
         )
         reduction = deep.fit(sources, features.cache, self.progress) if deep else None
         return replace(features, colour=colour, reduction=reduction)
@@ -261,9 +292,8 @@ class TrainableSegmenter(BaseEstimator):
                 continue
             # Computed once a block is wanted, and asked for only then: others may have done the rest meanwhile.
             grid = self.features_.grid(image, index) if grid is None else grid
-            features = self.features_.block(image, index, block, grid)
-            flat = self.classifier_.predict_proba(features.reshape(-1, features.shape[-1]))
-            yield number, block, flat.reshape(*features.shape[:2], -1)
+            columns = self.features_.columns(image, index, block, grid)
+            yield number, block, self.classifier_.predict_columns(columns)
 
     def require_fitted(self) -> None:
         """Raise a `NotFittedError`, which is a `ValueError`, unless `fit` or `load` came first."""

@@ -11,11 +11,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tifffile
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
+from alibi_dinov2.io.image_regions import ArrayImage
+from alibi_dinov2.io.images import read_image
+from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor
 from training.configuration import Stage
 from training.crops import CropRule, Crops, StreamedCrops, collate
 from training.distill import distill
@@ -298,3 +302,15 @@ def test_streamed_archive_of_images_is_read(archive, image_folder, tiny_distilla
     stages = [Stage(28, 2, None, 4, 1e-3, 0)]
     distill(tiny_distillation(images=archive, streaming=True, stages=stages, max_unreadable=0.5))
     assert "zip://" in (tmp_path / "run" / "unreadable.txt").read_text()
+
+
+def test_training_model_and_segmenter_see_the_same_of_12_bits_in_16(tmp_path):
+    values = np.random.default_rng(0).integers(300, 3500, (56, 70), dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "image.tif", values)
+    trained = np.asarray(decode({"path": str(tmp_path / "image.tif"), "bytes": None}))
+    segmented = ArrayImage(values).read(0, slice(0, 56), slice(0, 70))
+    np.testing.assert_array_equal(trained, segmented)
+    assert len(np.unique(trained)) > 200
+    processor = Dinov2AlibiImageProcessor(do_resize=False, do_center_crop=False, do_normalize=False)
+    (seen,) = processor(read_image(tmp_path / "image.tif"), return_tensors="np")["pixel_values"]
+    np.testing.assert_allclose(seen * 255, np.moveaxis(segmented, -1, 0), atol=1e-4)

@@ -277,3 +277,25 @@ def test_pixels_that_are_nan_are_counted(tmp_path, options):
 def test_values_of_any_range_are_read(tmp_path, array):
     tifffile.imwrite(tmp_path / "image.tif", array, photometric="minisblack")
     require_regions(tmp_path / "image.tif", expected_rgb(array))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_bytes_of_a_tiff_are_read_as_its_file(tmp_path, layout):
+    tifffile.imwrite(tmp_path / "image.tif", GREY_16, photometric="minisblack", **LAYOUTS[layout])
+    with open_image((tmp_path / "image.tif").read_bytes()) as image:
+        np.testing.assert_array_equal(image.read(0, slice(3, 40), slice(20, 66)), expected_rgb(GREY_16)[3:40, 20:66])
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_pages_in_a_circle_are_refused(tmp_path, big):
+    path = tmp_path / "circle.tif"
+    tifffile.imwrite(path, GREY, photometric="minisblack", bigtiff=big)
+    with tifffile.TiffFile(path) as file:
+        last = file.pages[2].offset
+        size, tag, count = (8, 20, 8) if big else (4, 12, 2)
+        place = last + count + tag * len(file.pages[2].tags)
+        first = file.pages[0].offset.to_bytes(size, "little")
+    content = path.read_bytes()
+    path.write_bytes(content[:place] + first + content[place + size :])
+    with pytest.raises(ValueError, match=r"circle\.tif .*in a circle"):
+        open_image(path)

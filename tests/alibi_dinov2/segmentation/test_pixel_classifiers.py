@@ -74,7 +74,8 @@ def test_xgboost_is_its_scikit_learn_interface_set_as_in_the_paper():
     expected = xgboost.XGBClassifier(max_depth=8, n_estimators=15, n_jobs=1)
     expected.fit(features, classes, sample_weight=compute_sample_weight("balanced", classes))
     found = fit_classifier("xgboost", features, classes, 3, threads=1).predict_proba(features)
-    np.testing.assert_array_equal(found, expected.predict_proba(features))
+    # Leaves are rounded so that their sum is exact, see `fast_trees`.
+    np.testing.assert_allclose(found, expected.predict_proba(features), atol=1e-4)
 
 
 @pytest.mark.parametrize("num_classes", [2, 3])

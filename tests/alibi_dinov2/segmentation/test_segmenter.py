@@ -41,7 +41,7 @@ def test_kinds_of_features(hybrid):
     np.testing.assert_array_equal(both.pixel_features(IMAGE), np.concatenate(parts, axis=-1))
     assert parts[0].shape[-1] == len(CLASSICAL.names(1))
     assert parts[1].shape[-1] == WINDOWS["components"]
-    np.testing.assert_array_equal(parts[0], CLASSICAL(IMAGE[..., None]))
+    np.testing.assert_array_equal(parts[0], CLASSICAL(IMAGE[..., None]).astype(np.float16))
 
 
 def test_blocks_leave_no_seams(hybrid):

@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Features of one image that is worked on: computed where they are wanted, once, and kept as long as there is room."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import count
+from threading import Lock
+
+import numpy as np
+
+from alibi_dinov2.features.deep_features import DeepFeatures, Place, Reduction, Window
+from alibi_dinov2.features.feature_cache import FeatureCache, MemoryCache
+from alibi_dinov2.io.image_regions import ImageRegions
+from alibi_dinov2.io.tiles import Block
+from alibi_dinov2.segmentation.labelled_pixels import LabelledPixels
+from alibi_dinov2.segmentation.pixel_classifiers import PixelClassifier
+from alibi_dinov2.segmentation.pixel_features import PixelFeatures, by_block, gather, has_colour
+
+GROWTH = 1.5  # principal components are found anew when so many times the windows are there
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Reduced deep features of a slice.
+
+    Attributes:
+        patches: `(h, w, n)` float32, 0 where no window was seen.
+        places: of the windows that were seen.
+        reduction: that was applied.
+        number: that no other grid has.
+    """
+
+    patches: np.ndarray
+    places: frozenset[Place]
+    reduction: Reduction
+    number: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """A window or a block of a slice whose features are to be computed.
+
+    Attributes:
+        middle: row and column of its middle.
+        compute: computes and keeps them.
+    """
+
+    middle: tuple[float, float]
+    compute: Callable[[], object]
+
+
+class ImageFeatures:
+    """Features of the slices of an image. Threads may share it: none computes what another one is computing.
+
+    Args:
+        image: any size.
+        features: which ones; unfitted, that is without a reduction, if nothing was learned yet.
+        cache: of the backbone's features on disk, if there is one.
+        cache_bytes: that are kept in memory at most.
+    """
+
+    def __init__(
+        self, image: ImageRegions, features: PixelFeatures, cache: FeatureCache | MemoryCache | None, cache_bytes: int
+    ) -> None:
+        self.image, self.features = image, features
+        self.below = cache or MemoryCache(0)
+        self.kept = MemoryCache(cache_bytes)
+        self.lock, self.numbers = Lock(), count()
+        self.known: dict[int, set[Place]] = {}
+        self.grids: dict[int, Grid] = {}
+        self.coloured: dict[tuple[int, str], bool] = {}
+        self.fitted_to: dict[int, frozenset[Place]] = {}
+        self.colour = features.colour
+
+    @property
+    def deep(self) -> DeepFeatures | None:
+        """How deep features are made, if they are."""
+        return self.features.deep
+
+    def places(self) -> list[Place]:
+        """Where windows lie in each slice; nowhere without a backbone."""
+        return self.deep.places(self.image.shape) if self.deep else []
+
+    def blocks(self) -> list[Block]:
+        """Rows and columns of the blocks of each slice."""
+        return self.features.blocks(self.image.shape)
+
+    def parts(self) -> int:
+        """How many windows and blocks a slice has."""
+        return len(self.places()) + (len(self.blocks()) if self.features.classical else 0)
+
+    def missing(self, index: int) -> list[Part]:
+        """The windows and blocks of a slice that were not computed yet, or have been forgotten."""
+        parts = []
+        if deep := self.deep:
+            for row, column in self.places():
+                if ("window", index, (row, column)) not in self.kept:
+                    middle = (row * deep.patch[0] + deep.window / 2, column * deep.patch[1] + deep.window / 2)
+                    parts.append(Part(middle, partial(self.window, index, (row, column))))
+        if self.features.classical:
+            for block in self.blocks():
+                if self.classical_key(index, block, self.seen_in_colour(index)) not in self.kept:
+                    rows, columns = block
+                    middle = ((rows.start + rows.stop) / 2, (columns.start + columns.stop) / 2)
+                    parts.append(Part(middle, partial(self.classical_ahead, index, block)))
+        return parts
+
+    def classical_ahead(self, index: int, block: Block) -> None:
+        """Classical features of a block that nothing was learned from yet."""
+        self.classical(index, block, self.seen_in_colour(index))
+
+    def seen_in_colour(self, index: int) -> bool:
+        """Whether labelled blocks have colour; before there are any, the first block tells."""
+        return self.colour or self.block_colour(index, self.blocks()[0])
+
+    def has_room(self) -> bool:
+        """Whether another window or block can be kept without forgetting one."""
+        return self.kept.bytes + self.kept.largest <= self.kept.limit
+
+    def patches(self, index: int) -> np.ndarray:
+        """The backbone's features of a slice, `(s·h, s·w, D)` float32; of windows that overlap, those of the last."""
+        deep = self.deep
+        assert deep
+        shape = [-(-pixels // side) * deep.shifts for pixels, side in zip(self.image.shape, deep.patch, strict=True)]
+        found: np.ndarray | None = None
+        for row, column, features in self.windows(index, self.places()):
+            found = np.empty((*shape, features.shape[-1]), dtype=np.float32) if found is None else found
+            where = found[row * deep.shifts :, column * deep.shifts :][: len(features), : features.shape[1]]
+            where[...] = features[: where.shape[0], : where.shape[1]]
+        assert found is not None
+        return found
+
+    def window(self, index: int, place: Place) -> np.ndarray:
+        """The backbone's features of a window of a slice, `(h, w, D)` float32."""
+        deep = self.deep
+        assert deep
+        key = ("window", index, place)
+        found = self.kept.get(key, lambda: deep.window_at(self.image, index, place, self.below).astype(np.float16))
+        with self.lock:
+            self.known.setdefault(index, set()).add(place)
+        return found.astype(np.float32)
+
+    def windows(self, index: int, places: Iterable[Place]) -> Iterable[Window]:
+        """Windows of a slice as `DeepFeatures.windows` gives them, in reading order."""
+        return ((*place, self.window(index, place)) for place in sorted(places))
+
+    def is_known(self, index: int, place: Place) -> bool:
+        """Whether a window has been seen."""
+        with self.lock:
+            return place in self.known.get(index, ())
+
+    def over(self, region: Block) -> set[Place]:
+        """The windows that features of a region depend on."""
+        return self.covering(
+            np.array([[span.start for span in region]]), np.array([[span.stop - 1 for span in region]])
+        )
+
+    def under(self, pixels: np.ndarray) -> set[Place]:
+        """The windows that features of pixels `(n, 2)` depend on."""
+        return self.covering(pixels, pixels)
+
+    def covering(self, first: np.ndarray, last: np.ndarray) -> set[Place]:
+        """The windows that features of regions depend on.
+
+        Args:
+            first, last: rows and columns of their first and their last pixels, `(n, 2)`.
+        """
+        if self.deep is None:
+            return set()
+        patch, places = np.array(self.deep.patch), np.array(self.places())
+        # With the neighbours on both sides, between which features are interpolated.
+        ends = np.unique(np.concatenate([first // patch - 1, last // patch + 1], axis=1), axis=0)[:, None]
+        meets = (places <= ends[..., 2:]) & (places + self.deep.window // patch > ends[..., :2])
+        return {(int(row), int(column)) for row, column in places[meets.all(axis=2).any(axis=0)]}
+
+    def block_colour(self, index: int, block: Block) -> bool:
+        """Whether a block has colour."""
+        key = (index, str(block))
+        if key not in self.coloured:
+            self.coloured[key] = has_colour(self.image.read(index, *block))
+        return self.coloured[key]
+
+    def classical(self, index: int, block: Block, colour: bool) -> np.ndarray:
+        """Classical features of a block, `(f, h, w)` int16; see `PixelFeatures`."""
+        features = replace(self.features, colour=colour)
+        assert features.classical
+        classical = features.classical
+        return self.kept.get(
+            self.classical_key(index, block, colour),
+            lambda: features.classical_planes(features.seen_pixels(classical, self.image, index, block)),
+        )
+
+    @staticmethod
+    def classical_key(index: int, block: Block, colour: bool) -> tuple[object, ...]:
+        """Under which classical features of a block are kept."""
+        return ("classical", index, str(block), colour)
+
+    def grid(self, features: PixelFeatures, index: int, needed: set[Place]) -> Grid | None:
+        """Reduced deep features of a slice; none without a backbone.
+
+        Args:
+            features: whose reduction is applied.
+            index: of the slice.
+            needed: windows that must have been looked at.
+        """
+        if features.deep is None or features.reduction is None:
+            return None
+        self.look_at(index, needed)
+        with self.lock:
+            known = frozenset(self.known.get(index, ()))
+            held = self.grids.get(index)
+        complete = len(known) == len(self.places())
+        fits = held is not None and held.reduction is features.reduction and needed <= held.places
+        if held is not None and fits and (not complete or held.places == known):
+            return held
+        patches = features.deep.blend(self.image.shape, self.windows(index, known), features.reduction)
+        grid = Grid(patches, known, features.reduction, next(self.numbers))
+        with self.lock:
+            if held:
+                for block in self.blocks():
+                    self.kept.discard(self.deep_key(index, block, held))
+            self.grids[index] = grid
+        return grid
+
+    def look_at(self, index: int, places: Iterable[Place]) -> None:
+        """Send windows of a slice through the backbone, if they have not been yet."""
+        for place in sorted(places):
+            if not self.is_known(index, place):
+                self.window(index, place)
+
+    @staticmethod
+    def deep_key(index: int, block: Block, grid: Grid) -> tuple[object, ...]:
+        """Under which deep features of a block are kept."""
+        return ("deep", index, str(block), grid.number)
+
+    def columns(self, features: PixelFeatures, index: int, block: Block, grid: Grid | None) -> list[np.ndarray]:
+        """Features of a block, F planes `(h, w)` int16, as `PixelFeatures.columns` gives them."""
+        found = list(self.classical(index, block, features.colour)) if features.classical else []
+        if grid:
+            patches = grid.patches
+            planes = self.kept.get(self.deep_key(index, block, grid), lambda: features.deep_planes(patches, block))
+            found.extend(planes)
+        return found
+
+    def fit(self, labelled: Sequence[LabelledPixels]) -> PixelFeatures:
+        """Features fitted to the slices that have labelled pixels, and to as much of them as was seen.
+
+        When all windows of these slices were seen, they are what a `TrainableSegmenter` fits to them.
+        """
+        chosen = [(found.index, found.pixels) for found in labelled]
+        self.colour = any(
+            self.block_colour(index, block) for index, pixels in chosen for block, _ in by_block(self.blocks(), pixels)
+        )
+        self.features = replace(self.features, colour=self.colour)
+        if self.deep is None:
+            return self.features
+        for index, pixels in chosen:
+            self.look_at(index, self.under(pixels))
+        with self.lock:
+            seen = {index: frozenset(self.known[index]) for index, _ in chosen}
+        if self.features.reduction is None or self.is_outgrown(seen):
+            windows = (features for index, places in seen.items() for *_, features in self.windows(index, places))
+            reduction = self.deep.fit_windows(windows, [self.image.shape] * len(seen))
+            self.features, self.fitted_to = replace(self.features, reduction=reduction), seen
+        return self.features
+
+    def is_outgrown(self, seen: dict[int, frozenset[Place]]) -> bool:
+        """Whether principal components should be found anew, for windows of slices that were seen."""
+        if seen.keys() != self.fitted_to.keys():
+            return True
+        before, now = (sum(map(len, places.values())) for places in (self.fitted_to, seen))
+        return now >= GROWTH * before or (now > before and now == len(seen) * len(self.places()))
+
+    def of_pixels(self, features: PixelFeatures, labelled: Sequence[LabelledPixels]) -> np.ndarray:
+        """Features of labelled pixels, `(n, F)` float32."""
+        parts = []
+        for found in labelled:
+            columns = partial(
+                self.columns, features, found.index, grid=self.grid(features, found.index, self.under(found.pixels))
+            )
+            parts.append(gather(self.blocks(), found.pixels, columns))
+        return np.concatenate(parts)
+
+    def probabilities(
+        self, features: PixelFeatures, classifier: PixelClassifier, index: int, region: Block
+    ) -> np.ndarray:
+        """Probabilities of the classes in a region of a slice, `(h, w, K)` float32."""
+        grid = self.grid(features, index, self.over(region))
+        found = np.empty((*(span.stop - span.start for span in region), classifier.num_classes), dtype=np.float32)
+        for block in self.blocks():
+            common = [slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(region, block, strict=True)]
+            if any(span.start >= span.stop for span in common):
+                continue
+            target, source = (
+                tuple(
+                    slice(span.start - whole.start, span.stop - whole.start)
+                    for span, whole in zip(common, of, strict=True)
+                )
+                for of in (region, block)
+            )
+            columns = self.columns(features, index, block, grid)
+            found[target] = classifier.predict_columns([plane[source] for plane in columns])
+        return found
