@@ -81,7 +81,11 @@ class ClassesPanel(QWidget):
             return
         self.table.blockSignals(True)
         self.table.insertRow(number - 1)
-        for column, text in ((KEY, str(number) if number < 10 else ""), (COLOUR, ""), (NAME, name or f"class {number}")):
+        for column, text in (
+            (KEY, str(number) if number < 10 else ""),
+            (COLOUR, ""),
+            (NAME, name or f"class {number}"),
+        ):
             item = QTableWidgetItem(text)
             if column != NAME:
                 item.setFlags(item.flags() & ~Qt.ItemFlag.ItemIsEditable)

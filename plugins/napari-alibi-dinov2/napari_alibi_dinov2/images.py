@@ -118,9 +118,7 @@ def visible_block(layer: Image, shape: tuple[int, int], limit: int) -> Block:
         for first, last, length in zip((top, left), (bottom, right), shape, strict=True)
     ]
     # Outside of the image, or not drawn yet.
-    spans = [
-        span if span.start < span.stop else slice(0, length) for span, length in zip(spans, shape, strict=True)
-    ]
+    spans = [span if span.start < span.stop else slice(0, length) for span, length in zip(spans, shape, strict=True)]
     area = (spans[0].stop - spans[0].start) * (spans[1].stop - spans[1].start)
     share = min(1.0, (limit / area) ** 0.5)
     cut = []

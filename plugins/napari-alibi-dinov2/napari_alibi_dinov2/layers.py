@@ -16,7 +16,13 @@ from napari_alibi_dinov2.images import stack_shape
 from napari_alibi_dinov2.workbench import Part
 
 Colours = Mapping[int, tuple[int, int, int]]  # of classes by number, 0 to 255
+RESULT = {"napari-alibi-dinov2": "result"}  # metadata of layers that are no images to segment
 OPACITY = 0.5  # of classes, through which the image is to be seen
+
+
+def is_result(layer: Layer) -> bool:
+    """Whether a layer was made here, and is none to draw on or to segment."""
+    return layer.metadata.items() >= RESULT.items()
 
 
 def colormap(colours: Colours) -> DirectLabelColormap:
@@ -119,12 +125,12 @@ class Results:
 
     @staticmethod
     def class_layer(name: str, data: np.ndarray, place: dict[str, Any], colours: Colours) -> Labels:
-        return Labels(data, name=name, colormap=colormap(colours), opacity=OPACITY, **place)
+        return Labels(data, name=name, colormap=colormap(colours), opacity=OPACITY, metadata=dict(RESULT), **place)
 
     @staticmethod
     def value_layer(name: str, data: np.ndarray, place: dict[str, Any]) -> Image:
         return Image(
-            data, name=name, colormap=VALUES, contrast_limits=(0, 1), blending="translucent", visible=False, **place
+            data, name=name, colormap=VALUES, contrast_limits=(0, 1), visible=False, metadata=dict(RESULT), **place
         )
 
     def recolour(self, colours: Colours) -> None:
@@ -157,7 +163,7 @@ def add_patches(
     if title in viewer.layers:
         viewer.layers.remove(title)
     options = {"rgb": True} if colours else {"colormap": VALUES, "contrast_limits": (-1, 1)}
-    layer = Image(data, name=title, opacity=0.7, blending="translucent", **options, **place)
+    layer = Image(data, name=title, opacity=0.7, blending="translucent", metadata=dict(RESULT), **options, **place)
     chosen = viewer.layers.selection.active
     viewer.layers.insert(viewer.layers.index(image) + 1, layer)
     viewer.layers.selection.active = chosen
@@ -170,6 +176,6 @@ def add_regions(viewer: ViewerModel, image: Image, labels: np.ndarray, table: di
     title = f"{image.name}: regions"
     if title in viewer.layers:
         viewer.layers.remove(title)
-    layer = Labels(labels, name=title, features=features, **place_of(image, labels.ndim))
+    layer = Labels(labels, name=title, features=features, metadata=dict(RESULT), **place_of(image, labels.ndim))
     viewer.add_layer(layer)
     return layer

@@ -29,7 +29,7 @@ class Picture:
         pixels: the layer's array.
         image: the same as regions.
         seen: what of it is seen.
-        settings: of the segmenter; none as long as they are the defaults.
+        settings: of the segmenter; none for the defaults, which are not known before PyTorch is there.
     """
 
     pixels: Any
@@ -76,6 +76,7 @@ class Workbench:
 
     Attributes:
         session: none before the first step.
+        defaults: of the settings, once PyTorch is there.
         done: blocks that were segmented, and written, since the segmenter learned last; so work that was stopped
             goes on from there.
     """
@@ -84,6 +85,7 @@ class Workbench:
         self.session: Session | None = None
         self.picture: Picture | None = None
         self.learned_from: Picture | None = None
+        self.defaults: Settings | None = None
         self.backbones: dict[tuple[str, str], Backbone] = {}
         self.done: set[Place] = set()
 
@@ -121,12 +123,20 @@ class Workbench:
             self.backbones = {key: loaded}
         return self.backbones[key]
 
+    def complete(self, picture: Picture) -> "Generator[Step, None, Picture]":
+        """Steps to a picture with settings."""
+        if self.defaults is None:
+            yield Step(0, 0, "loading PyTorch")
+            self.defaults = default_settings()
+        return replace(picture, settings=picture.settings or self.defaults)
+
     def new_segmenter(self, picture: Picture) -> "TrainableSegmenter":
         """One that has learned nothing, of the settings of a picture."""
         from alibi_dinov2 import ClassicalFeatures, FeatureCache, TrainableSegmenter
         from alibi_dinov2.features.feature_cache import DEFAULT_FOLDER
 
-        settings = picture.settings or default_settings()
+        settings = picture.settings
+        assert settings is not None
         return TrainableSegmenter(
             self.backbone(settings),
             ClassicalFeatures() if settings.classical else None,
@@ -144,20 +154,33 @@ class Workbench:
             afresh: whether the segmenter is going to learn: then one that has learned from another picture is left
                 alone.
         """
+        picture = yield from self.complete(picture)
         from alibi_dinov2 import Session
 
         same = picture.is_like(self.picture)
-        stale = afresh and self.fitted and not picture.is_like(self.learned_from)
+        stale = afresh and self.fitted and self.learned_from and not picture.is_like(self.learned_from)
         if self.session and same and not stale:
             return self.session
         yield Step(0, 0, "loading the model")
-        settings_hold = self.picture is not None and replace_pixels(picture, self.picture).is_like(self.picture)
-        segmenter = self.segmenter if self.segmenter and settings_hold and not stale else self.new_segmenter(picture)
+        # Another image, seen and segmented the same way: by the segmenter that there is.
+        hold = self.picture and (picture.seen, picture.settings) == (self.picture.seen, self.picture.settings)
+        segmenter = self.segmenter if self.segmenter and hold and not stale else self.new_segmenter(picture)
         session = Session(segmenter, picture.image)
         self.close()
         self.session, self.picture = session, picture
         self.done.clear()
         return session
+
+    def load(self) -> Steps:
+        """Load PyTorch and the model of the defaults, so that the first strokes need not wait; returns the defaults and
+        the names of the classifiers."""
+        yield Step(0, 0, "loading PyTorch")
+        self.defaults = self.defaults or default_settings()
+        from alibi_dinov2.segmentation.pixel_classifiers import CLASSIFIERS
+
+        yield Step(0, 0, "loading the model")
+        self.backbone(self.defaults)
+        return self.defaults, CLASSIFIERS
 
     def features(self, picture: Picture, index: int, focus: Block | None) -> Steps:
         """Compute the features of a slice, so that learning is quick."""
@@ -165,7 +188,13 @@ class Workbench:
         yield from following(lambda progress: session.start(index, focus, progress), f"features of slice {index + 1}")
 
     def learn(
-        self, picture: Picture, labels: np.ndarray, names: Mapping[int, str], index: int, focus: Block | None
+        self,
+        picture: Picture,
+        labels: np.ndarray,
+        names: Mapping[int, str],
+        index: int,
+        focus: Block | None,
+        live: bool = False,
     ) -> Steps:
         """Learn from strokes, and segment the slice that is shown, what is seen of it first.
 
@@ -175,8 +204,16 @@ class Workbench:
             names: of classes by number.
             index: of the slice that is shown.
             focus: rows and columns that are seen.
+            live: whether a single class is no error: the next stroke will be of another.
+
+        Returns:
+            What the user still has to do, if anything.
         """
         labels = np.array(labels, dtype=np.uint8)  # strokes go on meanwhile
+        found = [number for number in np.unique(labels).tolist() if number]
+        if live and len(found) < 2:
+            yield from self.features(picture, index, focus)
+            return "draw strokes of another class"
         session = yield from self.opened(picture, afresh=True)
         for marked in [number for number, page in enumerate(labels) if page.any()]:
             title = f"features of slice {marked + 1}"
@@ -185,10 +222,9 @@ class Workbench:
                 title,
             )
         yield Step(0, 0, "learning")
-        found = [number for number in np.unique(labels).tolist() if number]
         session.segmenter.set_params(class_names=[names.get(number, f"class {number}") for number in found])
         session.learn(labels)
-        self.learned_from = picture
+        self.learned_from = self.picture
         yield Step(0, 0, "learning", Learned())
         yield from self.segment(picture, [index], focus)
 
@@ -205,6 +241,7 @@ class Workbench:
 
     def open(self, folder: Path, picture: Picture) -> Steps:
         """Load a saved segmenter, and go on with it; returns the names of its classes by number."""
+        picture = yield from self.complete(picture)
         from alibi_dinov2 import FeatureCache, Session, TrainableSegmenter
         from alibi_dinov2.features.feature_cache import DEFAULT_FOLDER
 
@@ -212,8 +249,7 @@ class Workbench:
         segmenter = TrainableSegmenter.load(folder, cache=FeatureCache(DEFAULT_FOLDER))
         session = Session(segmenter, picture.image)
         self.close()
-        self.session, self.picture = session, picture
-        self.learned_from = None
+        self.session, self.picture, self.learned_from = session, picture, None
         self.done.clear()
         names = segmenter.class_names or [f"class {number}" for number in segmenter.classes_]
         return dict(zip(segmenter.classes_.tolist(), names, strict=True))
@@ -225,6 +261,12 @@ class Workbench:
         yield Step(0, 0, "saving the segmenter")
         self.segmenter.save(folder)
         return folder
+
+    def patch_side(self) -> float:
+        """Side in pixels of what the features of a slice are of."""
+        assert self.session is not None
+        deep = self.session.segmenter.deep_features()
+        return deep.patch[0] / deep.shifts
 
     def components(self, picture: Picture, index: int) -> Steps:
         """The first three principal components of a slice's patches as colours, `(h, w, 3)` uint8."""
@@ -239,11 +281,6 @@ class Workbench:
         yield from self.features(picture, index, None)
         session = yield from self.opened(picture)
         return session.similarity(index, row, column)
-
-
-def replace_pixels(picture: Picture, other: Picture) -> Picture:
-    """A picture with another one's pixels."""
-    return replace(picture, pixels=other.pixels)
 
 
 def segment(session: "Session", indices: Sequence[int], focus: Block | None, done: set[Place]) -> Steps:
