@@ -4,13 +4,15 @@
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import CancelledError, Future
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from napari.qt.threading import GeneratorWorker, create_worker
 from napari.utils import progress
+from napari.utils.notifications import show_error
 from qtpy.QtCore import QObject, Signal
+
+from napari_alibi_dinov2.notified import EXPECTED
 
 POLL = 0.02  # seconds between looks at work that goes on in a thread of somebody else
 
@@ -31,6 +33,12 @@ class Step(NamedTuple):
 
 
 Steps = Generator[Step, None, Any]
+
+
+class Failure(NamedTuple):
+    """What a job returns if something is wrong that the user can do something about."""
+
+    error: Exception
 
 
 @dataclass(frozen=True)
@@ -79,13 +87,16 @@ class Jobs(QObject):
         steps = job.steps()
 
         def work() -> Steps:
-            with suppress(CancelledError):
+            try:
                 return (yield from steps)
+            except CancelledError:
+                return None
+            except EXPECTED as error:
+                return Failure(error)
 
-        # napari shows an error in its thread as a notification.
         worker = create_worker(work, _start_thread=False)
         worker.yielded.connect(lambda step: self.show(worker, job, step))
-        worker.returned.connect(lambda value: self.is_current(worker) and job.on_done(value))
+        worker.returned.connect(lambda value: self.end(worker, job, value))
         worker.finished.connect(lambda: self.finish(steps))
         self.worker = worker
         worker.start()
@@ -105,6 +116,14 @@ class Jobs(QObject):
         self.advanced.emit(step.title, step.done, step.total)
         if step.result is not None:
             job.on_result(step.result)
+
+    def end(self, worker: GeneratorWorker, job: Job, value: Any) -> None:
+        """The job that runs has come to its end; what is wrong is told as napari does."""
+        if self.is_current(worker):
+            if isinstance(value, Failure):
+                show_error(str(value.error))
+            else:
+                job.on_done(value)
 
     def finish(self, steps: Steps) -> None:
         """A job has ended, in whatever way; what it had begun elsewhere is cancelled."""
