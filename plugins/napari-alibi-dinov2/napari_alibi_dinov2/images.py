@@ -57,23 +57,20 @@ def image_of(layer: Image, seen: Seen) -> SlicedImage:
     """An image layer as regions of 8-bit RGB. All axes but rows and columns are slices, the last runs fastest.
 
     Raises:
-        ValueError: it has no such channel or contrast, or values that are no real numbers.
+        ValueError: it has no such channel or contrast.
     """
     array = pixels_of(layer)
     leading = array.ndim - 2 - bool(layer.rgb)
     if seen.channels_first and leading < 1:
         raise ValueError(f"{layer.name} has no axis of channels; choose that its first axis has slices.")
     letters = ("C" if seen.channels_first else "") + AXES[: leading - seen.channels_first]
-    try:
-        stored = of_array(
-            array,
-            letters + "YX" + ("S" if layer.rgb else ""),
-            coloured=bool(layer.rgb),
-            opacity=3 if layer.rgb and array.shape[-1] == 4 else None,
-            pixel_size=pixel_size(layer),
-        )
-    except NotImplementedError as error:
-        raise ValueError(f"{layer.name} cannot be segmented: {error}.") from error
+    stored = of_array(
+        array,
+        letters + "YX" + ("S" if layer.rgb else ""),
+        coloured=bool(layer.rgb),
+        opacity=3 if layer.rgb and array.shape[-1] == 4 else None,
+        pixel_size=pixel_size(layer),
+    )
     return SlicedImage([stored], layer.name, seen.contrast, seen.channel)
 
 

@@ -287,13 +287,14 @@ class SegmentWidget(QWidget):
     def event(self, event: QEvent) -> bool:
         """Qt's: docked, the panel watches the window; taken out of it, it ends its work."""
         if event.type() in (QEvent.Type.ParentChange, QEvent.Type.Show) and self.parent() is not None:
-            self.watch(self.window())
+            QTimer.singleShot(0, self.watch)  # when the dock that it was put into is in the window
         elif event.type() == QEvent.Type.ParentChange and self.window_watched is not None:
             self.shut_down()
         return super().event(event)
 
-    def watch(self, window: QWidget) -> None:
-        """Notice when a window closes."""
+    def watch(self) -> None:
+        """Notice when the window closes."""
+        window = self.window()
         if window is not self.window_watched:
             window.installEventFilter(self)
             self.window_watched = window

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Long work in napari's threads, step by step: a bar with a total, an end at any step, errors as notifications."""
+"""Long work in a thread, step by step: a bar with a total, an end at any step, errors as notifications."""
 
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
+from threading import Event, Thread
 from typing import Any, NamedTuple
 
-from napari.qt.threading import GeneratorWorker, create_worker
 from napari.utils import progress
-from napari.utils.notifications import show_error
+from napari.utils.notifications import notification_manager, show_error
 from qtpy.QtCore import QObject, Signal
 
 from napari_alibi_dinov2.notified import EXPECTED
@@ -35,12 +35,6 @@ class Step(NamedTuple):
 Steps = Generator[Step, None, Any]
 
 
-class Failure(NamedTuple):
-    """What a job returns if something is wrong that the user can do something about."""
-
-    error: Exception
-
-
 @dataclass(frozen=True)
 class Job:
     """Work for a thread.
@@ -56,97 +50,111 @@ class Job:
     on_done: Callable[[Any], None] = lambda value: None
 
 
+class Run:
+    """A job in a thread of its own, which ends at the next step once `stop` is set."""
+
+    def __init__(self, job: Job, jobs: "Jobs") -> None:
+        self.job, self.jobs, self.stop = job, jobs, Event()
+        self.thread = Thread(target=self.work, name="napari-alibi-dinov2", daemon=True)
+
+    def work(self) -> None:
+        """What the thread does."""
+        value, error, steps = None, None, self.job.steps()
+        try:
+            while not self.stop.is_set():
+                self.jobs.stepped.emit(self, next(steps))
+        except StopIteration as end:
+            value = end.value
+        except CancelledError:
+            self.stop.set()
+        except BaseException as raised:  # told in the window's thread, whatever it is
+            error = raised
+        finally:
+            steps.close()  # what it had begun elsewhere is cancelled
+        self.jobs.finished.emit(self, value, error)
+
+
 class Jobs(QObject):
     """One job at a time; a new one takes the place of the one that runs.
+
+    napari's own workers run in a pool that is shared with others, and whose threads cannot be waited for alone.
 
     Signals:
         advanced: title, done and total of the job that runs.
         ended: there is no job any more.
+        stepped, finished: of a thread, for here.
     """
 
     advanced = Signal(str, int, int)
     ended = Signal()
+    stepped = Signal(object, object)
+    finished = Signal(object, object, object)
 
     def __init__(self) -> None:
         super().__init__()
-        self.worker: GeneratorWorker | None = None
+        self.current: Run | None = None
         self.waiting: Job | None = None
         self.bar: progress | None = None
+        self.stepped.connect(self.show)
+        self.finished.connect(self.finish)
 
     @property
     def busy(self) -> bool:
         """Whether there is a job."""
-        return self.worker is not None
+        return self.current is not None
 
     def run(self, job: Job) -> None:
         """Begin a job; one that runs ends at its next step."""
-        if self.worker:
+        if self.current:
             self.waiting = job
-            self.worker.quit()
+            self.current.stop.set()
+        else:
+            self.current = Run(job, self)
+            self.current.thread.start()
+
+    def show(self, run: Run, step: Step) -> None:
+        """A step was done."""
+        if run is not self.current or run.stop.is_set():
             return
-        steps = job.steps()
-
-        def work() -> Steps:
-            try:
-                return (yield from steps)
-            except CancelledError:
-                return None
-            except EXPECTED as error:
-                return Failure(error)
-
-        worker = create_worker(work, _start_thread=False)
-        worker.yielded.connect(lambda step: self.show(worker, job, step))
-        worker.returned.connect(lambda value: self.end(worker, job, value))
-        worker.finished.connect(lambda: self.finish(steps))
-        self.worker = worker
-        worker.start()
-
-    def is_current(self, worker: GeneratorWorker) -> bool:
-        """Whether a job is still wanted."""
-        return worker is self.worker and not worker.abort_requested
-
-    def show(self, worker: GeneratorWorker, job: Job, step: Step) -> None:
-        """A step of the job that runs was done."""
-        if not self.is_current(worker):
-            return
-        if self.bar is None or self.bar.total != step.total or self.bar.desc.rstrip(": ") != step.title:
+        if self.bar is None or (self.bar.total or 0) != step.total or self.bar.desc.rstrip(": ") != step.title:
             self.close_bar()
             self.bar = progress(total=step.total, desc=step.title)
         self.bar.update(step.done - self.bar.n)
         self.advanced.emit(step.title, step.done, step.total)
         if step.result is not None:
-            job.on_result(step.result)
+            run.job.on_result(step.result)
 
-    def end(self, worker: GeneratorWorker, job: Job, value: Any) -> None:
-        """The job that runs has come to its end; what is wrong is told as napari does."""
-        if self.is_current(worker):
-            if isinstance(value, Failure):
-                show_error(str(value.error))
-            else:
-                job.on_done(value)
-
-    def finish(self, steps: Steps) -> None:
-        """A job has ended, in whatever way; what it had begun elsewhere is cancelled."""
-        steps.close()
+    def finish(self, run: Run, value: Any, error: BaseException | None) -> None:
+        """A job has ended, in whatever way."""
+        if run is not self.current:
+            return
+        run.thread.join()
         self.close_bar()
-        self.worker, job, self.waiting = None, self.waiting, None
+        self.current, job, self.waiting = None, self.waiting, None
+        if error is not None:
+            if isinstance(error, EXPECTED):
+                show_error(str(error))
+            else:
+                notification_manager.receive_error(type(error), error, error.__traceback__)
+        elif not run.stop.is_set():
+            run.job.on_done(value)
         if job:
             self.run(job)
-        else:
+        elif not self.busy:  # what was to be done at the end may have begun another
             self.ended.emit()
 
     def cancel(self) -> None:
         """End the job at its next step."""
         self.waiting = None
-        if self.worker:
-            self.worker.quit()
+        if self.current:
+            self.current.stop.set()
 
     def close(self) -> None:
         """End the job and wait for that; no thread is left."""
         self.cancel()
-        worker, self.worker = self.worker, None
-        while worker and worker.is_running:
-            time.sleep(POLL)
+        run, self.current = self.current, None
+        if run:
+            run.thread.join()
         self.close_bar()
 
     def close_bar(self) -> None:

@@ -69,8 +69,6 @@ def test_what_cannot_be_segmented_is_refused_with_a_reason():
         image_of(Image(noise(6, 8)), Seen(channel=0, channels_first=True))
     with pytest.raises(ValueError, match="choose one"):
         image_of(Image(noise(2, 6, 8)), Seen(channels_first=True))
-    with pytest.raises(ValueError, match="real numbers"):
-        image_of(Image(noise(6, 8) * 1j, contrast_limits=(0, 1)), Seen())
 
 
 def test_the_slice_that_is_shown_has_its_number_whatever_the_scale():

@@ -235,11 +235,11 @@ def test_closing_the_window_in_mid_computation_leaves_no_thread(panel_of, qtbot,
     panel = panel_of(np.tile(IMAGE, (12, 12)))
     panel.draw()
     qtbot.waitUntil(lambda: panel.bench.session is not None, timeout=WAIT)
-    worker = panel.jobs.worker
+    thread = panel.jobs.current.thread
     assert panel.jobs.busy
     panel.viewer.close()
     assert not panel.jobs.busy
-    assert not worker.is_running
+    assert not thread.is_alive()
     assert panel.bench.session is None
     left = [each for each in set(threading.enumerate()) - before if "alibi" in each.name]
     assert not left

@@ -80,8 +80,10 @@ def test_closing_waits_for_the_step_and_leaves_nothing_behind(jobs, qtbot):
     log = []
     jobs.run(Job(counting(log, steps=1000, pause=0.2)))
     qtbot.waitUntil(lambda: bool(log), timeout=WAIT)
+    thread = jobs.current.thread
     jobs.close()
     assert not jobs.busy
+    assert not thread.is_alive()
     length = len(log)
     time.sleep(0.5)
     assert len(log) == length
