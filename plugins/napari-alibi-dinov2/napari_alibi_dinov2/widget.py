@@ -5,7 +5,7 @@ import time
 import zlib
 
 import numpy as np
-from napari.layers import Labels
+from napari.layers import Image, Labels
 from napari.utils.notifications import show_error
 from napari.viewer import Viewer
 from qtpy.QtCore import QEvent, QObject, QTimer
@@ -19,7 +19,7 @@ from napari_alibi_dinov2.image_panel import ImagePanel
 from napari_alibi_dinov2.images import current_slice, image_of, pixels_of, stack_shape, visible_block
 from napari_alibi_dinov2.layers import Results, add_strokes, colormap, require_fitting
 from napari_alibi_dinov2.notified import notified
-from napari_alibi_dinov2.workbench import Learned, Part, Picture, Workbench
+from napari_alibi_dinov2.workbench import Part, Picture, Workbench
 from napari_alibi_dinov2.worker import Job, Jobs
 
 PAUSE = 60  # milliseconds without a change of the strokes after which they are learned
@@ -100,7 +100,7 @@ class SegmentWidget(QWidget):
         layer = self.images.image
         return visible_block(layer, stack_shape(layer)[-2:], FIRST)
 
-    def results_of(self, layer) -> Results:
+    def results_of(self, layer: Image) -> Results:
         """The layers of results of an image layer."""
         shape = stack_shape(layer, self.channels_first)
         found = self.results.get(id(layer))
@@ -221,11 +221,8 @@ class SegmentWidget(QWidget):
             )
         )
 
-    def show(self, result: Part | Learned, image) -> None:
+    def show(self, result: Part, image: Image) -> None:
         """Show a part of what was segmented."""
-        if isinstance(result, Learned):
-            self.bench.done.clear()
-            return
         controls = self.controls
         self.results_of(image).write(
             result,

@@ -67,10 +67,6 @@ class Part:
     places: frozenset[Place]
 
 
-class Learned:
-    """A sign that the segmenter has changed: what was segmented before counts no longer."""
-
-
 class Workbench:
     """A segmenter, and a session on the image that is worked on.
 
@@ -225,7 +221,7 @@ class Workbench:
         session.segmenter.set_params(class_names=[names.get(number, f"class {number}") for number in found])
         session.learn(labels)
         self.learned_from = self.picture
-        yield Step(0, 0, "learning", Learned())
+        self.done.clear()
         yield from self.segment(picture, [index], focus)
 
     def segment(self, picture: Picture, indices: Sequence[int], focus: Block | None = None) -> Steps:

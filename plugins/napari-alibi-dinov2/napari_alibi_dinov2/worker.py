@@ -5,15 +5,17 @@ import time
 from collections.abc import Callable, Generator
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
+from queue import SimpleQueue
 from threading import Event, Thread
 from typing import Any, NamedTuple
 
 from napari.utils import progress
 from napari.utils.notifications import notification_manager, show_error
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_alibi_dinov2.notified import EXPECTED
 
+INTERVAL = 20  # milliseconds between looks at what a job has given
 POLL = 0.02  # seconds between looks at work that goes on in a thread of somebody else
 
 
@@ -50,28 +52,37 @@ class Job:
     on_done: Callable[[Any], None] = lambda value: None
 
 
-class Run:
-    """A job in a thread of its own, which ends at the next step once `stop` is set."""
+class End(NamedTuple):
+    """How a job ended: what it returned, or what was raised."""
 
-    def __init__(self, job: Job, jobs: "Jobs") -> None:
-        self.job, self.jobs, self.stop = job, jobs, Event()
+    value: Any = None
+    error: BaseException | None = None
+
+
+class Run:
+    """A job in a thread of its own, which ends at the next step once `stop` is set; what it gives lies in `messages`."""
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.stop = job, Event()
+        self.messages: SimpleQueue[Step | End] = SimpleQueue()
         self.thread = Thread(target=self.work, name="napari-alibi-dinov2", daemon=True)
+        self.thread.start()
 
     def work(self) -> None:
         """What the thread does."""
-        value, error, steps = None, None, self.job.steps()
+        end, steps = End(), self.job.steps()
         try:
             while not self.stop.is_set():
-                self.jobs.stepped.emit(self, next(steps))
-        except StopIteration as end:
-            value = end.value
+                self.messages.put(next(steps))
+        except StopIteration as stop:
+            end = End(stop.value)
         except CancelledError:
             self.stop.set()
-        except BaseException as raised:  # told in the window's thread, whatever it is
-            error = raised
+        except BaseException as error:  # told in the window's thread, whatever it is
+            end = End(error=error)
         finally:
             steps.close()  # what it had begun elsewhere is cancelled
-        self.jobs.finished.emit(self, value, error)
+        self.messages.put(end)
 
 
 class Jobs(QObject):
@@ -82,21 +93,20 @@ class Jobs(QObject):
     Signals:
         advanced: title, done and total of the job that runs.
         ended: there is no job any more.
-        stepped, finished: of a thread, for here.
     """
 
     advanced = Signal(str, int, int)
     ended = Signal()
-    stepped = Signal(object, object)
-    finished = Signal(object, object, object)
 
     def __init__(self) -> None:
         super().__init__()
         self.current: Run | None = None
         self.waiting: Job | None = None
         self.bar: progress | None = None
-        self.stepped.connect(self.show)
-        self.finished.connect(self.finish)
+        self.reading = False
+        self.timer = QTimer(self)
+        self.timer.setInterval(INTERVAL)
+        self.timer.timeout.connect(self.read)
 
     @property
     def busy(self) -> bool:
@@ -109,38 +119,59 @@ class Jobs(QObject):
             self.waiting = job
             self.current.stop.set()
         else:
-            self.current = Run(job, self)
-            self.current.thread.start()
+            self.current = Run(job)
+            self.timer.start()
 
-    def show(self, run: Run, step: Step) -> None:
-        """A step was done."""
-        if run is not self.current or run.stop.is_set():
+    def read(self) -> None:
+        """Take what the job has given."""
+        # napari lets the window work while it draws a bar, and so comes here again.
+        if self.reading or self.current is None:
             return
+        self.reading = True
+        try:
+            self.take(self.current)
+        finally:
+            self.reading = False
+
+    def take(self, run: Run) -> None:
+        """Hand results on, show the last step, and see to the end."""
+        last = None
+        while not run.messages.empty():
+            message = run.messages.get()
+            if isinstance(message, End):
+                self.finish(run, message)
+                return
+            last = message
+            if message.result is not None and not run.stop.is_set():
+                run.job.on_result(message.result)
+        if last and not run.stop.is_set():
+            self.show(last)
+
+    def show(self, step: Step) -> None:
+        """Show how far the job has come."""
         if self.bar is None or (self.bar.total or 0) != step.total or self.bar.desc.rstrip(": ") != step.title:
             self.close_bar()
             self.bar = progress(total=step.total, desc=step.title)
         self.bar.update(step.done - self.bar.n)
         self.advanced.emit(step.title, step.done, step.total)
-        if step.result is not None:
-            run.job.on_result(step.result)
 
-    def finish(self, run: Run, value: Any, error: BaseException | None) -> None:
+    def finish(self, run: Run, end: End) -> None:
         """A job has ended, in whatever way."""
-        if run is not self.current:
-            return
         run.thread.join()
         self.close_bar()
+        if run is not self.current:  # closed meanwhile
+            return
         self.current, job, self.waiting = None, self.waiting, None
-        if error is not None:
-            if isinstance(error, EXPECTED):
-                show_error(str(error))
-            else:
-                notification_manager.receive_error(type(error), error, error.__traceback__)
+        if isinstance(end.error, EXPECTED):
+            show_error(str(end.error))
+        elif end.error is not None:
+            notification_manager.receive_error(type(end.error), end.error, end.error.__traceback__)
         elif not run.stop.is_set():
-            run.job.on_done(value)
+            run.job.on_done(end.value)
         if job:
             self.run(job)
         elif not self.busy:  # what was to be done at the end may have begun another
+            self.timer.stop()
             self.ended.emit()
 
     def cancel(self) -> None:
@@ -152,6 +183,7 @@ class Jobs(QObject):
     def close(self) -> None:
         """End the job and wait for that; no thread is left."""
         self.cancel()
+        self.timer.stop()
         run, self.current = self.current, None
         if run:
             run.thread.join()
@@ -159,9 +191,9 @@ class Jobs(QObject):
 
     def close_bar(self) -> None:
         """Take the bar away."""
-        if self.bar is not None:
-            self.bar.close()
-            self.bar = None
+        bar, self.bar = self.bar, None
+        if bar is not None:
+            bar.close()
 
 
 def following(begin: Callable[[Callable[[int, int], None]], Future], title: str) -> Steps:

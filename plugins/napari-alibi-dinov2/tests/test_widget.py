@@ -241,6 +241,7 @@ def test_closing_the_window_in_mid_computation_leaves_no_thread(panel_of, qtbot,
     assert not panel.jobs.busy
     assert not thread.is_alive()
     assert panel.bench.session is None
+    qtbot.wait(50)  # what the thread has sent to the window is received, by nobody
     left = [each for each in set(threading.enumerate()) - before if "alibi" in each.name]
     assert not left
 
