@@ -44,6 +44,7 @@ class SegmentWidget(QWidget):
         self.strokes: Labels | None = None
         self.seen_strokes = 0  # a checksum of those that were learned last
         self.stroke_time = 0.0
+        self.stroke_count = 0  # how often strokes were learned and shown
         self.timer = QTimer(self)
         self.timer.setSingleShot(True)
         self.timer.setInterval(PAUSE)
@@ -83,6 +84,7 @@ class SegmentWidget(QWidget):
         Raises:
             ValueError: there is none, or it has no such channel or contrast.
         """
+        self.watch()
         layer, seen = self.images.image, self.images.seen
         return Picture(pixels_of(layer), image_of(layer, seen), seen, self.advanced.settings)
 
@@ -234,6 +236,7 @@ class SegmentWidget(QWidget):
         self.bench.done |= result.places
         if self.stroke_time:
             seconds, self.stroke_time = time.perf_counter() - self.stroke_time, 0.0
+            self.stroke_count += 1
             controls.status.setText(f"{len(result.numbers)} classes, shown after {seconds:.1f} s")
 
     # ---- what goes on
@@ -278,6 +281,9 @@ class SegmentWidget(QWidget):
         self.actions.stop()
         self.jobs.close()
         self.bench.close()
+        window, self.window_watched = self.window_watched, None
+        if window is not None:
+            window.removeEventFilter(self)
 
     # ---- the end
 
@@ -292,7 +298,7 @@ class SegmentWidget(QWidget):
     def watch(self) -> None:
         """Notice when the window closes."""
         window = self.window()
-        if window is not self.window_watched:
+        if window not in (self, self.window_watched):
             window.installEventFilter(self)
             self.window_watched = window
 

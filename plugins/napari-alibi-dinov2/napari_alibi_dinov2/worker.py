@@ -60,7 +60,7 @@ class End(NamedTuple):
 
 
 class Run:
-    """A job in a thread of its own, which ends at the next step once `stop` is set; what it gives lies in `messages`."""
+    """A job in a thread, which ends at the next step once `stop` is set; what it gives lies in `messages`."""
 
     def __init__(self, job: Job) -> None:
         self.job, self.stop = job, Event()
