@@ -71,8 +71,12 @@ class ClassesPanel(QWidget):
     @property
     def colours(self) -> dict[int, tuple[int, int, int]]:
         """Colours of the classes by number, 0 to 255."""
-        found = [self.table.item(row, COLOUR).background().color() for row in range(self.table.rowCount())]
-        return {row: (colour.red(), colour.green(), colour.blue()) for row, colour in enumerate(found, 1)}
+        found = {row + 1: self.colour_of(row + 1) for row in range(self.table.rowCount())}
+        return {number: (colour.red(), colour.green(), colour.blue()) for number, colour in found.items()}
+
+    def colour_of(self, number: int) -> QColor:
+        """The colour of a class, as Qt's."""
+        return self.table.item(number - 1, COLOUR).data(Qt.ItemDataRole.DecorationRole)
 
     def add(self, name: str = "") -> None:
         """Add a class, up to 255."""
@@ -90,9 +94,8 @@ class ClassesPanel(QWidget):
             if column != NAME:
                 item.setFlags(item.flags() & ~Qt.ItemFlag.ItemIsEditable)
             self.table.setItem(number - 1, column, item)
-        self.table.item(number - 1, COLOUR).setBackground(QColor(*class_colours()[number].tolist()))
         self.table.blockSignals(False)
-        self.changed.emit()
+        self.set_colour(number, QColor(*class_colours()[number].tolist()))
 
     def remove_last(self) -> None:
         """Remove the class of the highest number; two are left."""
@@ -119,11 +122,11 @@ class ClassesPanel(QWidget):
         """Let the user choose the colour of a class."""
         if column != COLOUR:
             return
-        colour = QColorDialog.getColor(self.table.item(row, COLOUR).background().color(), self)
+        colour = QColorDialog.getColor(self.colour_of(row + 1), self)
         if colour.isValid():
             self.set_colour(row + 1, colour)
 
     def set_colour(self, number: int, colour: QColor) -> None:
         """Give a class another colour."""
-        self.table.item(number - 1, COLOUR).setBackground(colour)
-        self.changed.emit()
+        # No background: the mark of the row that is chosen would cover it. The table tells that it has changed.
+        self.table.item(number - 1, COLOUR).setData(Qt.ItemDataRole.DecorationRole, colour)

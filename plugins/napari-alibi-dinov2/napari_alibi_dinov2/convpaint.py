@@ -112,7 +112,7 @@ def register() -> None:
 
 
 class AlibiConvpaintWidget(ConvpaintWidget):
-    """Convpaint's own panel, with ALiBi-DINOv2 among its feature extractors."""
+    """Convpaint's own panel; our extractor is in its list, for it was registered before."""
 
 
 register()

@@ -115,7 +115,7 @@ class ImagePanel(QWidget):
         """What is seen of the image."""
         image, contrast = self.image, self.contrast.value
         setting: Setting = tuple(map(float, image.contrast_limits)) if contrast == LIMITS else contrast
-        number = None
-        if self.channel.visible and self.channel.value is not None:
-            number = list(self.channel.choices).index(self.channel.value) - bool(image.rgb)
-        return Seen(None if number == -1 else number, bool(self.channels_first.value), setting)
+        names, first = list(self.channel.choices), bool(self.channels_first.value)
+        # The first choice for a colour image is all of its colours.
+        number = names.index(self.channel.value) - bool(image.rgb) if names else -1
+        return Seen(number if number >= 0 else None, first, setting)

@@ -270,8 +270,9 @@ class SegmentWidget(QWidget):
         self.controls.status.setText("stopped; what is done stays, and is not done again")
 
     def job_ended(self) -> None:
-        """Nothing is going on any more."""
-        self.controls.idle()
+        """Nothing is going on any more, unless a folder is being segmented."""
+        if not self.actions.folder_run.busy:
+            self.controls.idle()
         if self.controls.status.text().endswith("…"):
             self.controls.status.setText("")
 

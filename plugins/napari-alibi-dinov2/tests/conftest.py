@@ -7,11 +7,13 @@ import tempfile
 from pathlib import Path
 
 # Before Qt, napari and Hugging Face look: nothing of the user's is read or written.
+HERE = Path(__file__).parent
 HOME = tempfile.mkdtemp(prefix="napari-alibi-dinov2-")
 os.environ |= {
     "XDG_CONFIG_HOME": f"{HOME}/config",
     "NAPARI_CONFIG": f"{HOME}/napari.yaml",
     "HF_HOME": f"{HOME}/huggingface",
+    "PYTHONPATH": os.pathsep.join([f"{HERE}/children", str(HERE)]),  # of processes that are begun here
 }
 
 import pytest

@@ -12,7 +12,7 @@ from alibi_dinov2 import dense_features, load_backbone
 
 pytest.importorskip("napari_convpaint", reason="Convpaint is not installed")
 from napari_alibi_dinov2 import convpaint
-from napari_alibi_dinov2.convpaint import AlibiConvpaintWidget, AlibiFeatures
+from napari_alibi_dinov2.convpaint import AlibiFeatures
 from napari_convpaint.convpaint_model import ConvpaintModel
 
 
@@ -56,9 +56,3 @@ def test_a_large_image_is_seen_in_windows_of_one_size(monkeypatch):
     assert set(seen) == {(1, 3, 518, 518)}
     assert len(seen) == 4
     assert np.isfinite(found).all()
-
-
-def test_its_widget_offers_the_extractor(make_napari_viewer):
-    widget = AlibiConvpaintWidget(make_napari_viewer())
-    box = widget.qcombo_fe_type
-    assert HUB_ID in [box.itemText(number) for number in range(box.count())]

@@ -103,7 +103,7 @@ def places_on_canvas(viewer, pixels: list[tuple[int, int]]) -> list[QPoint]:
 def screenshot(name: str) -> None:
     """Leave a picture of the screen, if that is wanted."""
     if folder := os.environ.get("SCREENSHOTS"):
-        QApplication.primaryScreen().grabWindow(0).save(f"{folder}/{name}.png")
+        QApplication.primaryScreen().grabWindow(0, 0, 0, *SIZE).save(f"{folder}/{name}.png")
 
 
 def test_from_the_sample_to_the_mask_with_the_mouse(make_napari_viewer, qtbot, notes):
@@ -123,6 +123,7 @@ def test_from_the_sample_to_the_mask_with_the_mouse(make_napari_viewer, qtbot, n
     qtbot.wait(300)  # the window makes room for the panel
     mouse.click(middle(panel.images.draw.native))
     qtbot.waitUntil(lambda: panel.strokes is not None, timeout=WAIT)
+    assert mouse.clicks == 5
     mouse.stroke(places_on_canvas(viewer, NICKEL))
     table = panel.classes.table
     mouse.click(middle(table.viewport(), table.visualItemRect(table.item(1, 2))))
@@ -143,4 +144,5 @@ def test_from_the_sample_to_the_mask_with_the_mouse(make_napari_viewer, qtbot, n
     marked = truth > 0
     print(f"{mouse.clicks} clicks, {mouse.strokes} strokes, {seconds:.1f} s; {(classes == truth)[marked].mean():.3f}")
     assert (classes == truth)[marked].mean() > 0.7
+    qtbot.wait(1000)  # the screen shows what was drawn last
     screenshot("mask")
