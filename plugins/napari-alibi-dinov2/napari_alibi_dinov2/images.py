@@ -107,7 +107,7 @@ def visible_block(layer: Image, shape: tuple[int, int], limit: int) -> Block:
         shape: height and width of a slice.
         limit: pixels at most.
     """
-    (top, left), (bottom, right) = layer.corner_pixels[:, -2:].astype(int)
+    (top, left), (bottom, right) = layer.corner_pixels[:, -2:].astype(int).tolist()
     if layer.multiscale:
         (top, left), (bottom, right) = (0, 0), shape
     spans = [
