@@ -146,3 +146,10 @@ def test_from_the_sample_to_the_mask_with_the_mouse(make_napari_viewer, qtbot, n
     assert (classes == truth)[marked].mean() > 0.7
     qtbot.wait(1000)  # the screen shows what was drawn last
     screenshot("mask")
+
+    mouse.click(middle(panel.controls.pca))
+    qtbot.waitUntil(lambda: "nickel on a substrate: features" in viewer.layers, timeout=WAIT)
+    settle(qtbot, panel)
+    viewer.layers["nickel on a substrate: classes"].visible = False
+    qtbot.wait(1000)
+    screenshot("features")
