@@ -18,6 +18,8 @@ from napari_alibi_dinov2.notified import notified
 from napari_alibi_dinov2.worker import Job, Step, Steps
 
 if TYPE_CHECKING:
+    from napari.layers import Image
+
     from napari_alibi_dinov2.widget import SegmentWidget
 
 SEGMENTER = "segmenter"  # folder in that of the results
@@ -44,7 +46,7 @@ class Actions(QObject):
         controls.save.clicked.connect(self.save)
         self.folder_run.advanced.connect(lambda done, total: controls.advance("images", done, total))
         self.folder_run.ended.connect(self.folder_done)
-        self.done_open: dict[int, tuple[Any, set]] = {}  # of other images: the classifier, and what is done by it
+        self.done_open: dict[Image, tuple[Any, set]] = {}  # of other images: the classifier, and what is done by it
 
     def stop(self) -> None:
         """Stop the command, if it runs."""
@@ -106,9 +108,9 @@ class Actions(QObject):
         images = [image_of(layer, seen) for layer in layers]
         classifier = panel.bench.segmenter.classifier_
         for layer in layers:
-            if id(layer) not in self.done_open or self.done_open[id(layer)][0] is not classifier:
-                self.done_open[id(layer)] = (classifier, set())
-        done = [self.done_open[id(layer)][1] for layer in layers]
+            if layer not in self.done_open or self.done_open[layer][0] is not classifier:
+                self.done_open[layer] = (classifier, set())
+        done = [self.done_open[layer][1] for layer in layers]
 
         def show(result: OpenPart) -> None:
             done[result.number].update(result.part.places)

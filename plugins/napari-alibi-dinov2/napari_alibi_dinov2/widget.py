@@ -40,7 +40,7 @@ class SegmentWidget(QWidget):
         self.jobs, self.bench = Jobs(), Workbench()
         self.images, self.classes = ImagePanel(viewer), ClassesPanel()
         self.controls, self.advanced = Controls(), AdvancedPanel()
-        self.results: dict[int, Results] = {}  # by the identity of the image layer
+        self.results: dict[Image, Results] = {}
         self.strokes: Labels | None = None
         self.seen_strokes = 0  # a checksum of those that were learned last
         self.stroke_time = 0.0
@@ -105,10 +105,10 @@ class SegmentWidget(QWidget):
     def results_of(self, layer: Image) -> Results:
         """The layers of results of an image layer."""
         shape = stack_shape(layer, self.channels_first)
-        found = self.results.get(id(layer))
-        if found is None or found.image is not layer or found.shape != shape:
-            found = self.results[id(layer)] = Results(self.viewer, layer, shape)
-        return found
+        # napari hands out ever new proxies of a layer, which are equal but not the same.
+        if layer not in self.results or self.results[layer].shape != shape:
+            self.results[layer] = Results(self.viewer, layer, shape)
+        return self.results[layer]
 
     # ---- strokes
 
@@ -255,7 +255,8 @@ class SegmentWidget(QWidget):
 
     def slice_changed(self, event: object = None) -> None:
         """Another slice is shown: segment it, if that is what live means."""
-        if self.controls.live.isChecked() and self.bench.fitted and not self.jobs.busy:
+        drawn_on = self.images.image_box.value is not None and self.controls.live.isChecked()
+        if drawn_on and self.bench.fitted and not self.jobs.busy:
             self.actions.segment_slice()
 
     def view_changed(self, event: object = None) -> None:

@@ -255,6 +255,22 @@ def test_closing_the_dock_ends_the_work_too(panel_of, qtbot):
     assert panel.bench.session is None
 
 
+def test_as_napari_opens_it_there_is_one_layer_of_classes_however_often_one_draws(make_napari_viewer, qtbot, notes):
+    viewer = make_napari_viewer()
+    viewer.add_image(IMAGE, name="image 0")
+    _, panel = viewer.window.add_plugin_dock_widget("napari-alibi-dinov2", "Segment from strokes")
+    settle(qtbot, panel)
+    panel.draw()
+    for count in (20, 30, 40):
+        scribble(panel, scribbles(TRUTH, count))
+        panel.controls.train.click()
+        settle(qtbot, panel)
+    assert [each.name for each in viewer.layers] == ["image 0", "image 0: classes", "image 0: strokes"]
+    viewer.layers.clear()
+    settle(qtbot, panel)
+    assert not notes
+
+
 def test_the_window_answers_while_features_are_computed(panel_of, qtbot):
     panel = panel_of(np.tile(IMAGE, (12, 12)))
     longest, last = 0.0, time.perf_counter()
