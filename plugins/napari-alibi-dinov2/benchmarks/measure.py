@@ -40,7 +40,7 @@ def until(reached: Callable[[], object]) -> float:
     start = time.perf_counter()
     while not reached():
         QApplication.processEvents()
-        time.sleep(0.001)
+        time.sleep(0.005)
         if time.perf_counter() - start > WAIT:
             raise TimeoutError(f"nothing was reached within {WAIT} s")
     return time.perf_counter() - start
@@ -85,8 +85,12 @@ def measure_sample(viewer: napari.Viewer) -> tuple[SegmentWidget, dict[str, floa
     }
 
 
-def measure_live(panel: SegmentWidget) -> dict[str, object]:
-    """From strokes to masks, on the whole sample, which is 0.9 megapixels."""
+def measure_live(panel: SegmentWidget, max_pixels: int | None) -> dict[str, object]:
+    """From strokes to masks, on what the window shows of the sample; with so many labelled pixels at most."""
+    if max_pixels:
+        panel.advanced.form["max_pixels"].value = max_pixels
+        panel.train()
+        until(lambda: settled(panel))
     seconds = []
     for number in range(STROKES):
         before = panel.stroke_count
@@ -97,7 +101,12 @@ def measure_live(panel: SegmentWidget) -> dict[str, object]:
         until(lambda: settled(panel))
     rows, columns = panel.focus()
     pixels = (rows.stop - rows.start) * (columns.stop - columns.start)
-    return {"pixels": pixels, "median": statistics.median(seconds), "all": seconds}
+    return {
+        "pixels": pixels,
+        "max_pixels": panel.advanced.settings.max_pixels,
+        "median": statistics.median(seconds),
+        "all": seconds,
+    }
 
 
 def materials() -> np.ndarray:
@@ -156,13 +165,14 @@ def main() -> None:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, help="JSON file")
     parser.add_argument("--only", choices=["live", "stack"])
+    parser.add_argument("--max-pixels", type=int, help="labelled pixels that are learned from, of `live`")
     options = parser.parse_args()
     viewer = napari.Viewer()
     panel, found = measure_sample(viewer)
     rows: dict[str, object] = {"sample": found}
     print(json.dumps(rows))
     if options.only != "stack":
-        rows["live"] = measure_live(panel)
+        rows["live"] = measure_live(panel, options.max_pixels)
         print(json.dumps(rows["live"]))
     if options.only != "live":
         rows["stack"] = measure_stack(panel)

@@ -45,6 +45,7 @@ class AdvancedPanel(QWidget):
             "shifts": "2 makes deep features twice as fine, for four times the work.",
             "per_image": "Standardise deep features in each slice; off where some show one phase alone.",
             "classical": "Gaussians, Sobel, Hessian, differences and membranes beside the deep features.",
+            "max_pixels": "Labelled pixels that are learned from at most; fewer answer faster after many strokes.",
             "keep": "Keep deep features on the disk, so that no image is computed again another day.",
         }
         widgets = [
@@ -58,6 +59,7 @@ class AdvancedPanel(QWidget):
             SpinBox(name="overlap", min=0, max=2048, step=14, tooltip=tips["overlap"]),
             ComboBox(name="shifts", choices=[1, 2, 7, 14], tooltip=tips["shifts"]),
             CheckBox(name="per_image", text="standardise in each slice", tooltip=tips["per_image"]),
+            SpinBox(name="max_pixels", label="labelled pixels", min=2, max=10**7, tooltip=tips["max_pixels"]),
             CheckBox(name="keep", text="keep features on the disk", tooltip=tips["keep"]),
         ]
         self.form = Container(widgets=widgets)

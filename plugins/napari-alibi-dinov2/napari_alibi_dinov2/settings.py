@@ -36,6 +36,7 @@ class Settings:
     overlap: int
     shifts: int
     per_image: bool
+    max_pixels: int
 
     def parameters(self) -> dict[str, Any]:
         """Those that are the segmenter's, too."""
