@@ -106,7 +106,7 @@ class Actions(QObject):
         panel = self.panel
         layers, seen = panel.images.images(), panel.images.seen
         images = [image_of(layer, seen) for layer in layers]
-        classifier = panel.bench.segmenter.classifier_
+        classifier = getattr(panel.bench.segmenter, "classifier_", None)
         for layer in layers:
             if layer not in self.done_open or self.done_open[layer][0] is not classifier:
                 self.done_open[layer] = (classifier, set())
@@ -288,7 +288,8 @@ def regions(
     pages: np.ndarray, numbers: list[int], names: dict[int, str], settings: tuple[int, bool], size: Any
 ) -> Steps:
     """Connected regions of slices `(slices, H, W)`, counted through all of them, and the table of their measures."""
-    found, table = np.zeros(pages.shape, dtype=np.int32), {}
+    found = np.zeros(pages.shape, dtype=np.int32)
+    table: dict[str, list[Any]] = {}
     count = 0
     for index, page in enumerate(pages):
         labels, owners = instances(page, numbers, *settings)

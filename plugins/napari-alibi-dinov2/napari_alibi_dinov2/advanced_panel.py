@@ -74,13 +74,14 @@ class AdvancedPanel(QWidget):
 
     def choose_model(self) -> None:
         """Let the user choose a folder with a model."""
-        if folder := QFileDialog.getExistingDirectory(self, "Folder of the model"):
+        folder = QFileDialog.getExistingDirectory(self, "Folder of the model")
+        if folder and self.form is not None:
             self.form["model"].value = folder
 
     @property
     def settings(self) -> Settings | None:
         """Those that were chosen; none as long as the defaults are not known."""
-        if self.form is None:
+        if self.form is None or self.defaults is None:
             return None
         found = Settings(**{name: self.form[name].value for name in asdict(self.defaults)})
         if found.model != self.defaults.model:

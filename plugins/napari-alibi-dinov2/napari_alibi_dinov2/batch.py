@@ -100,7 +100,7 @@ class FolderRun(QObject):
 
     def read(self) -> None:
         """Take what the command says."""
-        text = bytes(self.process.readAll()).decode(errors="replace")
+        text = bytes(self.process.readAll()).decode(errors="replace") if self.process else ""
         self.said = (self.said + text)[-KEPT:]
         if counts := COUNTS.findall(text):
             done, total = counts[-1]

@@ -114,7 +114,8 @@ class ImagePanel(QWidget):
     def seen(self) -> Seen:
         """What is seen of the image."""
         image, contrast = self.image, self.contrast.value
-        setting: Setting = tuple(map(float, image.contrast_limits)) if contrast == LIMITS else contrast
+        low, high = map(float, image.contrast_limits)
+        setting: Setting = (low, high) if contrast == LIMITS else contrast
         names, first = list(self.channel.choices), bool(self.channels_first.value)
         # The first choice for a colour image is all of its colours.
         number = names.index(self.channel.value) - bool(image.rgb) if names else -1

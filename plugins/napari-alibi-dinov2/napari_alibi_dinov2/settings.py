@@ -52,7 +52,7 @@ def default_settings() -> Settings:
 
     parameters = signature(TrainableSegmenter).parameters
     names = [name for name in Settings.__dataclass_fields__ if name not in OWN]
-    own = {"model": default_model(), "device": "cpu", "classical": True, "keep": True}
+    own: dict[str, Any] = {"model": default_model(), "device": "cpu", "classical": True, "keep": True}
     return Settings(**own, **{name: parameters[name].default for name in names})
 
 

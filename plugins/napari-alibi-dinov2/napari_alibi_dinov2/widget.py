@@ -100,7 +100,8 @@ class SegmentWidget(QWidget):
     def focus(self) -> tuple[slice, slice]:
         """What of it is seen, a megapixel at most."""
         layer = self.images.image
-        return visible_block(layer, stack_shape(layer)[-2:], FIRST)
+        height, width = stack_shape(layer)[-2:]
+        return visible_block(layer, (height, width), FIRST)
 
     def results_of(self, layer: Image) -> Results:
         """The layers of results of an image layer."""
@@ -117,8 +118,9 @@ class SegmentWidget(QWidget):
         """Make a layer of strokes if there is none for the image, and draw the first class."""
         image = self.images.image
         if self.strokes is None or self.strokes.data.shape != stack_shape(image, self.channels_first):
-            self.images.strokes = add_strokes(self.viewer, image, self.channels_first, self.classes.colours)
-            self.strokes.brush_size = max(2, max(stack_shape(image)[-2:]) // BRUSH)
+            strokes = add_strokes(self.viewer, image, self.channels_first, self.classes.colours)
+            strokes.brush_size = max(2, max(stack_shape(image)[-2:]) // BRUSH)
+            self.images.strokes = strokes
         self.choose_class(1)
         self.prepare()
 
@@ -151,7 +153,8 @@ class SegmentWidget(QWidget):
 
     def label_selected(self, event: object = None) -> None:
         """The class was chosen in napari's own controls."""
-        self.classes.select(self.strokes.selected_label)
+        if self.strokes is not None:
+            self.classes.select(self.strokes.selected_label)
 
     def classes_changed(self) -> None:
         """Names or colours are others."""
@@ -168,11 +171,10 @@ class SegmentWidget(QWidget):
         else:
             self.classes.remove_last()
 
-    def checksum(self) -> int:
+    def checksum(self, strokes: Labels) -> int:
         """Of the strokes on the slice that is shown, and its number."""
         index = self.index()
-        pages = self.strokes.data.reshape(-1, *self.strokes.data.shape[-2:])
-        return zlib.adler32(np.ascontiguousarray(pages[index]), index + 1)
+        return zlib.adler32(np.ascontiguousarray(pages_of(strokes)[index]).data, index + 1)
 
     def strokes_touched(self, event: object = None) -> None:
         """Strokes may have been drawn, erased, undone or redone."""
@@ -186,12 +188,12 @@ class SegmentWidget(QWidget):
         if self.strokes.data.shape != stack_shape(self.images.image, self.channels_first):
             return
         try:
-            checksum = self.checksum()
+            checksum = self.checksum(self.strokes)
         except ValueError:  # another plane is shown, on which nobody draws
             return
         if checksum != self.seen_strokes and (self.strokes.data.any() or self.bench.fitted):
             self.seen_strokes = checksum
-            self.learn(live=True)
+            self.learn(self.strokes, live=True)
 
     # ---- learning
 
@@ -205,15 +207,15 @@ class SegmentWidget(QWidget):
         """Learn from the strokes now."""
         if self.strokes is None:
             raise ValueError("There are no strokes; press Draw and draw some of two classes.")
-        self.learn(live=False)
+        self.learn(self.strokes, live=False)
 
-    def learn(self, live: bool) -> None:
+    def learn(self, strokes: Labels, live: bool) -> None:
         """Learn from the strokes, and segment the slice that is shown."""
         picture, index, focus = self.picture(), self.index(), self.focus()
         image = self.images.image
-        require_fitting(self.strokes, image, self.channels_first)
+        require_fitting(strokes, image, self.channels_first)
         self.stroke_time = time.perf_counter()
-        labels = self.strokes.data.reshape(-1, *self.strokes.data.shape[-2:])
+        labels = pages_of(strokes)
         names = self.classes.names
         self.jobs.run(
             Job(
@@ -314,3 +316,8 @@ class SegmentWidget(QWidget):
         """Qt's: the panel is closed by itself."""
         self.shut_down()
         super().closeEvent(event)
+
+
+def pages_of(strokes: Labels) -> np.ndarray:
+    """The slices of a labels layer, `(slices, H, W)`."""
+    return strokes.data.reshape(-1, *strokes.data.shape[-2:])

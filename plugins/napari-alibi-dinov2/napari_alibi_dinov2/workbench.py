@@ -3,6 +3,7 @@
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -181,7 +182,7 @@ class Workbench:
     def features(self, picture: Picture, index: int, focus: Block | None) -> Steps:
         """Compute the features of a slice, so that learning is quick."""
         session = yield from self.opened(picture)
-        yield from following(lambda progress: session.start(index, focus, progress), f"features of slice {index + 1}")
+        yield from following(partial(session.start, index, focus), f"features of slice {index + 1}")
 
     def learn(
         self,
@@ -212,11 +213,8 @@ class Workbench:
             return "draw strokes of another class"
         session = yield from self.opened(picture, afresh=True)
         for marked in [number for number, page in enumerate(labels) if page.any()]:
-            title = f"features of slice {marked + 1}"
-            yield from following(
-                lambda progress, number=marked: session.start(number, focus if number == index else None, progress),
-                title,
-            )
+            begin = partial(session.start, marked, focus if marked == index else None)
+            yield from following(begin, f"features of slice {marked + 1}")
         yield Step(0, 0, "learning")
         session.segmenter.set_params(class_names=[names.get(number, f"class {number}") for number in found])
         session.learn(labels)
@@ -300,9 +298,7 @@ def segment(session: "Session", indices: Sequence[int], focus: Block | None, don
     for number, (index, block, places) in enumerate(work, 1):
         if index != before:  # window by window first, so that it can be stopped
             before = index
-            yield from following(
-                lambda progress, index=index: session.start(index, focus, progress), f"features of slice {index + 1}"
-            )
+            yield from following(partial(session.start, index, focus), f"features of slice {index + 1}")
         probabilities = session.probabilities(index, *block)
         numbers = session.segmenter.classes_
         part = Part(
