@@ -56,7 +56,7 @@ class SegmentWidget(QWidget):
         self.actions = Actions(self)
         self.connect_signals()
         self.controls.offer_classes(list(self.classes.names.values()))
-        self.jobs.run(Job(self.bench.load, on_done=self.loaded))
+        self.jobs.run(Job(self.bench.load))
 
     def connect_signals(self) -> None:
         """Let everything do what it is for."""
@@ -243,10 +243,13 @@ class SegmentWidget(QWidget):
 
     # ---- what goes on
 
-    def loaded(self, found: tuple) -> None:
-        """PyTorch and the model are there."""
-        self.advanced.fill(*found)
-        self.advanced.changed.connect(self.image_changed)
+    def show_settings(self) -> None:
+        """PyTorch is there, and with it the defaults."""
+        from alibi_dinov2.segmentation.pixel_classifiers import CLASSIFIERS
+
+        if self.bench.defaults is not None and self.advanced.form is None:
+            self.advanced.fill(self.bench.defaults, CLASSIFIERS)
+            self.advanced.changed.connect(self.image_changed)
 
     def image_changed(self) -> None:
         """Another image, or something else of it: what is going on is of no use any more."""
@@ -278,6 +281,7 @@ class SegmentWidget(QWidget):
             self.controls.idle()
         if self.controls.status.text().endswith("…"):
             self.controls.status.setText("")
+        self.show_settings()
 
     def shut_down(self) -> None:
         """Stop everything; no thread and no process is left."""

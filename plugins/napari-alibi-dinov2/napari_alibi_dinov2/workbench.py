@@ -169,15 +169,11 @@ class Workbench:
         return session
 
     def load(self) -> Steps:
-        """Load PyTorch and the model of the defaults, so that the first strokes need not wait; returns the defaults and
-        the names of the classifiers."""
+        """Load PyTorch and the model of the defaults, so that the first strokes need not wait."""
         yield Step(0, 0, "loading PyTorch")
         self.defaults = self.defaults or default_settings()
-        from alibi_dinov2.segmentation.pixel_classifiers import CLASSIFIERS
-
         yield Step(0, 0, "loading the model")
         self.backbone(self.defaults)
-        return self.defaults, CLASSIFIERS
 
     def features(self, picture: Picture, index: int, focus: Block | None) -> Steps:
         """Compute the features of a slice, so that learning is quick."""

@@ -259,7 +259,10 @@ def test_as_napari_opens_it_there_is_one_layer_of_classes_however_often_one_draw
     viewer = make_napari_viewer()
     viewer.add_image(IMAGE, name="image 0")
     _, panel = viewer.window.add_plugin_dock_widget("napari-alibi-dinov2", "Segment from strokes")
+    panel.draw()  # before anything is loaded
     settle(qtbot, panel)
+    settings = panel.advanced.settings
+    assert settings is not None
     panel.draw()
     for count in (20, 30, 40):
         scribble(panel, scribbles(TRUTH, count))
