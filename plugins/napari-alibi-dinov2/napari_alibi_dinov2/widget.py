@@ -245,11 +245,12 @@ class SegmentWidget(QWidget):
 
     def show_settings(self) -> None:
         """PyTorch is there, and with it the defaults."""
+        if self.bench.defaults is None or self.advanced.form is not None:
+            return
         from alibi_dinov2.segmentation.pixel_classifiers import CLASSIFIERS
 
-        if self.bench.defaults is not None and self.advanced.form is None:
-            self.advanced.fill(self.bench.defaults, CLASSIFIERS)
-            self.advanced.changed.connect(self.image_changed)
+        self.advanced.fill(self.bench.defaults, CLASSIFIERS)
+        self.advanced.changed.connect(self.image_changed)
 
     def image_changed(self) -> None:
         """Another image, or something else of it: what is going on is of no use any more."""
