@@ -24,7 +24,7 @@ test test-oldest: export OMP_NUM_THREADS := 1
 OLDEST := .venv-oldest
 OLDEST_TRANSFORMERS := 5.18.0
 
-.PHONY: demo demo-distill test test-oldest test-web app lint types clean-demo
+.PHONY: demo demo-distill test test-oldest test-napari test-web app lint types clean-demo
 .DELETE_ON_ERROR:
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -171,3 +171,21 @@ $(OLDEST)/installed: pyproject.toml constraints.txt
 test-oldest: $(OLDEST)/installed $(VENV)/installed
 	$(OLDEST)/bin/python -m pytest -n auto --dist loadfile
 	$(BIN)/python -m pytest tests/test_compatibility.py
+
+# The napari plug-in, in an environment of its own and a window of its own on a screen that nobody sees.
+NAPARI := .venv-napari
+PLUGIN := plugins/napari-alibi-dinov2
+SCREEN := xvfb-run --auto-servernum --server-args "-screen 0 1600x1200x24"
+SCREEN_PACKAGES := xvfb xdotool libegl1 libgl1 libgl1-mesa-dri libdbus-1-3 libxkbcommon-x11-0 libxcb-cursor0 \
+	libxcb-icccm4 libxcb-image0 libxcb-keysyms1 libxcb-render-util0 libxcb-shape0 libxcb-xinerama0
+
+$(NAPARI)/installed: pyproject.toml constraints.txt $(PLUGIN)/pyproject.toml
+	$(PYTHON) -m venv $(NAPARI)
+	$(NAPARI)/bin/python -m pip install --quiet --constraint constraints.txt torch
+	$(NAPARI)/bin/python -m pip install --quiet --constraint constraints.txt --editable . --editable '$(PLUGIN)[test]'
+	touch $@
+
+test-napari: $(NAPARI)/installed
+	command -v xvfb-run > /dev/null && command -v xdotool > /dev/null || { apt-get update --quiet=2 && apt-get install --yes --quiet=2 \
+		--no-install-recommends $(SCREEN_PACKAGES); }
+	cd $(PLUGIN) && $(SCREEN) ../../$(NAPARI)/bin/python -m pytest

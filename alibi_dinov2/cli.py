@@ -150,6 +150,7 @@ def features(arguments: argparse.Namespace) -> None:
         arguments.size,
         arguments.components,
         arguments.pixels,
+        arguments.with_image,
         arguments.contrast,
         arguments.channel,
     )
@@ -252,6 +253,11 @@ def add_features(commands: argparse._SubParsersAction, shared: list[argparse.Arg
     parser.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="h5 is HDF5, for ilastik")
     parser.add_argument("--components", type=int, help="principal components that all images have in common")
     parser.add_argument("--pixels", action="store_true", help="features of pixels, bilinear, and not of patches")
+    parser.add_argument(
+        "--with-image",
+        action="store_true",
+        help="with --pixels: the image itself as the first channel, or three, 0 to 1",
+    )
     parser.add_argument("--output", type=Path, required=True, help="folder for the files")
     parser.set_defaults(command=features)
 

@@ -20,6 +20,7 @@ ALLOWED = {
     "training": {"modeling_alibi_dinov2", "alibi_dinov2"},
     "evaluation": {"modeling_alibi_dinov2", "alibi_dinov2"},
     "benchmarks": {"modeling_alibi_dinov2", "alibi_dinov2", "training", "evaluation"},
+    "plugins": {"modeling_alibi_dinov2", "alibi_dinov2", "benchmarks"},
 }
 # What is wired into a distillation: the probe that finds positional channels, and the watch over the student; and the
 # exports that are published together.
@@ -31,7 +32,7 @@ NEIGHBOURS = {
 ROOMS = sorted(ALLOWED, key=len, reverse=True)
 FILES = sorted(
     path
-    for room in ("modeling_alibi_dinov2", "alibi_dinov2", "training", "evaluation", "benchmarks", "tests")
+    for room in ("modeling_alibi_dinov2", "alibi_dinov2", "training", "evaluation", "benchmarks", "plugins", "tests")
     for path in (REPOSITORY / room).rglob("*.py")
 )
 

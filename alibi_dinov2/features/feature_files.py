@@ -7,7 +7,7 @@ In all formats the axes are rows, columns and channels, `(h, w, D)` float32, bef
 * `.safetensors`: the tensor `features`; facts, such as model and size, in its metadata.
 * `.npy`: the array alone.
 * `.h5`: the data set `features`, with the facts and ilastik's `axistags` as attributes: axes y, x and c, before them z.
-  ilastik takes features of pixels, since images and features are of one size there.
+  ilastik takes features of pixels, with the image beside them as further channels.
 """
 
 import json
@@ -80,6 +80,19 @@ def upsampled(features: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return zoom(features, factors, order=1, mode="nearest", grid_mode=True)
 
 
+def with_image(features: np.ndarray, image: ImageRegions) -> np.ndarray:
+    """Features of pixels `(slices, H, W, D)` behind what the image shows, 0 to 1: one channel if it is grey, or three.
+
+    Args:
+        features: of all slices.
+        image: whose pixels they are of.
+    """
+    levels = np.stack([np.asarray(page, dtype=np.float32) for page in slice_images(image)]) / 255
+    if (levels == levels[..., :1]).all():
+        levels = levels[..., :1]
+    return np.concatenate([levels, features], axis=-1)
+
+
 def write_features(path: str | Path, features: np.ndarray, facts: dict[str, Any]) -> None:
     """Write features in the format that the path ends in, whole or not at all.
 
@@ -130,6 +143,7 @@ def export_features(
     size: int,
     components: int | None = None,
     pixels: bool = False,
+    image_too: bool = False,
     contrast: Setting = AUTO,
     channel: Channel = None,
 ) -> None:
@@ -143,12 +157,17 @@ def export_features(
         components: how many principal components, which all images have in common, are left of the channels; if not
             given, the channels are written as they are.
         pixels: whether to write features of pixels instead of patches.
+        image_too: whether to write what the image shows as further channels, see `with_image`; for pixels alone.
         contrast, channel: see `open_image`.
 
     Raises:
-        ValueError: an image cannot be read, or what `write_features` and `common_components` raise.
+        ValueError: an image cannot be read or is wanted beside features of patches, or what `write_features` and
+            `common_components` raise.
         ImportError, OSError: as for `write_features`.
     """
+
+    if image_too and not pixels:
+        raise ValueError("The image has pixels, features have patches; ask for features of pixels, too.")
 
     def of_file(path: Path) -> np.ndarray:
         with open_image(path, contrast=contrast, channel=channel) as image:
@@ -166,7 +185,8 @@ def export_features(
         if reduction is not None:
             features = reduction(features)
         if pixels:
-            with open_image(path, channel=channel) as image:
+            with open_image(path, contrast=contrast, channel=channel) as image:
                 features = upsampled(features, image.shape)
+                features = with_image(features, image) if image_too else features
         facts = {"image": name.as_posix(), "model": backbone.name, "size": size, "components": components or 0}
         write_features(targets[name], features, facts)
