@@ -24,10 +24,11 @@ from alibi_dinov2.io.contrast import AUTO, Contrast, Setting
 from alibi_dinov2.io.image_regions import ImageRegions, Images, as_images, fit_contrast
 from alibi_dinov2.io.labels import as_label_maps
 from alibi_dinov2.io.tiles import Block
-from alibi_dinov2.segmentation.labelled_pixels import choose_pixels, find_classes
+from alibi_dinov2.segmentation.labelled_pixels import choose_pixels, find_classes, require_names, warn_of_one_image
 from alibi_dinov2.segmentation.pixel_classifiers import CLASSIFIERS, fit_classifier
 from alibi_dinov2.segmentation.pixel_features import PixelFeatures, by_block, has_colour
 from alibi_dinov2.segmentation.saved_segmenter import SavedBackbone, read_segmenter, write_segmenter
+from alibi_dinov2.segmentation.validation import FOLDS, Validation, validate
 
 NOT_SAVED = ("backbone", "classical", "cache", "progress")  # parameters that are no settings, or saved otherwise
 
@@ -112,6 +113,9 @@ class TrainableSegmenter(BaseEstimator):
         Raises:
             ValueError: a setting is out of range, the labels do not fit the images or are no labels, or fewer than two
                 classes are marked.
+
+        Warns:
+            OneImageWarning: of several images with labels, a class has them on one alone.
         """
         deep = self.deep_features()
         given = as_images(images)
@@ -119,10 +123,8 @@ class TrainableSegmenter(BaseEstimator):
         sources = as_images(given, contrast)
         maps = as_label_maps(labels, sources)
         classes = find_classes(maps)
-        if self.class_names is not None and len(self.class_names) != len(classes):
-            raise ValueError(
-                f"There are {len(self.class_names)} class names for classes {classes.tolist()}; give one each."
-            )
+        require_names(classes, self.class_names)
+        warn_of_one_image(maps, classes, self.class_names)
         places = choose_pixels(maps, self.max_pixels, self.seed)
         pages = [(source, index) for source in sources for index in range(source.slices)]
         labelled = [
@@ -144,6 +146,15 @@ class TrainableSegmenter(BaseEstimator):
         self.contrast_: Contrast = contrast
         self.identity_: str | None = None
         return self
+
+    def validate(self, images: Images, labels: Any, by: str | None = None, folds: int = FOLDS) -> Validation:
+        """How well segmenters of these settings do on labels that they have not learned from; this one stays as it is.
+
+        Args:
+            images, labels: as for `fit`.
+            by, folds: what is left out and how often, see `validation.validate`, which raises what this does.
+        """
+        return validate(self, images, labels, by, folds)
 
     def deep_features(self) -> DeepFeatures | None:
         """How deep features are made, if they are; all settings are checked.
