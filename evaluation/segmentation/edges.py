@@ -1,0 +1,394 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What brings deep features of patches, or the classes that they give, to the edges in the image?
+
+    python -m evaluation.segmentation.edges --data benchmark-data --models alibi --classifier stroke-forest \\
+        --output-folder records --figure edges.png
+
+On the data sets of `evaluation.segmentation.benchmark`, a simulated user draws `--rounds` strokes per class on two
+images (`scribbles.py`). Segmenters are fitted with deep features alone, and with classical and deep features, and
+segment `--images` others:
+
+    bilinear                patches are interpolated between their centres
+    shifts-2                the backbone sees windows moved by half a patch, too: four times the work
+    joint-bilateral         patches are interpolated with weights for the grey level, too (Kopf et al., 2007)
+    guided-components       the interpolated features are filtered with the image as guide (He et al., 2013)
+    guided-probabilities    the probabilities of the classes are
+
+The figures of each are mIoU, and the F-score of boundaries within 2 pixels (`evaluation.semantics.boundaries`); and
+seconds per megapixel for backbone, upsampling and filter, on one thread, without classical features and classifier. A
+setting is chosen by the mean of both figures on all other data sets, and reported on the one that is left out.
+
+Finished parts are kept (`--cache`): a run that was stopped goes on where it was.
+"""
+
+import argparse
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from tqdm.auto import tqdm
+
+from alibi_dinov2.features.backbone import Backbone
+from alibi_dinov2.features.classical_features import ClassicalFeatures
+from alibi_dinov2.features.feature_cache import FeatureCache, MemoryCache
+from alibi_dinov2.io.files import write_json
+from alibi_dinov2.io.image_regions import ArrayImage
+from alibi_dinov2.pictures.colours import line_colours
+from alibi_dinov2.pictures.panels import save_figure
+from alibi_dinov2.segmentation.pixel_classifiers import fit_classifier
+from alibi_dinov2.segmentation.saved_segmenter import library_versions
+from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
+from evaluation.command import feature_cache, named_backbones, run_records
+from evaluation.position.positional_figures import subplots
+from evaluation.report.records import DatasetFacts, Stopwatch, make_record
+from evaluation.segmentation.benchmark.sets import DataSet, open_sets
+from evaluation.segmentation.comparison import comparison_parser, segmenter_settings, with_versions
+from evaluation.segmentation.refinements import guided_filter, joint_bilateral
+from evaluation.segmentation.scribbles import stroke_rounds
+from evaluation.semantics.boundaries import TOLERANCE, boundary_counts, boundary_f
+from evaluation.semantics.miou import confusion_matrix, mean_iou
+from evaluation.semantics.segmentation_data import describe
+
+BASELINE = "bilinear"
+FEATURES = ("deep", "combined")
+REPEATS = 3  # of a measurement of time, of which the median counts
+Filter = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way from a grid of patches to classes of pixels.
+
+    Attributes:
+        shifts: of the deep features.
+        bilateral: scale of joint bilateral upsampling, which takes the place of bilinear interpolation if given.
+        features: radius and epsilon of a guided filter of the deep features of pixels, if given.
+        probabilities: the same of the probabilities of classes.
+    """
+
+    shifts: int = 1
+    bilateral: float | None = None
+    features: tuple[int, float] | None = None
+    probabilities: tuple[int, float] | None = None
+
+    @property
+    def until_classifier(self) -> "Method":
+        """The part of it that the classifier sees."""
+        return Method(self.shifts, self.bilateral, self.features)
+
+
+METHODS = {
+    BASELINE: Method(),
+    "shifts-2": Method(shifts=2),
+    **{f"joint-bilateral-{scale:g}": Method(bilateral=scale) for scale in (0.25, 0.5, 1.0)},
+    **{f"guided-components-{r}-{e:g}": Method(features=(r, e)) for r in (4, 8) for e in (0.01, 0.1)},
+    **{f"guided-probabilities-{r}-{e:g}": Method(probabilities=(r, e)) for r in (2, 4, 8) for e in (0.01, 0.1)},
+}
+
+
+def guide_of(image: np.ndarray) -> np.ndarray:
+    """The mean of the channels of `(H, W, 3)` as `(H, W)` float32 of standard deviation 1; all 0 of a flat image."""
+    grey = image.mean(axis=-1, dtype=np.float32)
+    scale = grey.std()
+    return (grey - grey.mean()) / (scale if scale > 0 else 1)
+
+
+def deep_pixels(method: Method, segmenter: TrainableSegmenter, image: np.ndarray, guide: np.ndarray) -> np.ndarray:
+    """Deep features of all pixels of an image `(H, W, 3)`, `(H, W, n)`, as a fitted segmenter and a method make them."""
+    source, found = ArrayImage(image), segmenter.features_
+    grid = found.grid(source, 0)
+    assert grid is not None
+    assert found.deep is not None
+    if method.bilateral is not None:
+        pixels = joint_bilateral(guide, grid, found.deep.patch, method.bilateral)
+    else:
+        pixels = found.deep.upsample(grid, (slice(0, image.shape[0]), slice(0, image.shape[1])))
+    return guided_filter(guide, pixels, *method.features) if method.features else pixels
+
+
+@dataclass(frozen=True)
+class Task:
+    """Images with strokes, and images to segment.
+
+    Attributes:
+        name: of the data set.
+        classes: how many, K.
+        train, strokes: images `(H, W, 3)` and their labels, 0 unlabelled, 1 to K.
+        test, masks: images and their masks, 0 to K − 1.
+        identity: all that it depends on.
+    """
+
+    name: str
+    classes: int
+    train: list[np.ndarray]
+    strokes: list[np.ndarray]
+    test: list[np.ndarray]
+    masks: list[np.ndarray]
+    identity: list[Any]
+
+
+def make_task(data: DataSet, fingerprints: Sequence[str], seed: int, rounds: int, images: int) -> Task:
+    """What a user of that seed draws on two images of a data set, and the first images to test on."""
+    pair = np.random.default_rng(seed).permutation(len(data.train))[:2].tolist()
+    (*_, strokes) = stroke_rounds([data.train.mask(index) for index in pair], rounds, seed)
+    seen = range(min(images, len(data.test)))
+    return Task(
+        data.name,
+        len(data.facts.classes),
+        [np.asarray(data.train.image(index)) for index in pair],
+        strokes,
+        [np.asarray(data.test.image(index)) for index in seen],
+        [data.test.mask(index) for index in seen],
+        [*fingerprints, seed, rounds, images],
+    )
+
+
+def predictions(
+    task: Task, backbone: Backbone, features: str, cache: FeatureCache, seed: int, **settings: Any
+) -> Iterator[tuple[str, list[np.ndarray]]]:
+    """The class maps, 0 to K − 1, of a task's images to test on by each of `METHODS`."""
+    labels = np.concatenate([drawn[drawn > 0] for drawn in task.strokes]).astype(np.int64) - 1
+    filters = ClassicalFeatures() if features == "combined" else None
+    guides = [guide_of(image) for image in (*task.train, *task.test)]
+    segmenters, probabilities = {}, {}
+    for name, method in METHODS.items():
+        if method.shifts not in segmenters:
+            segmenter = TrainableSegmenter(backbone, filters, shifts=method.shifts, cache=cache, seed=seed, **settings)
+            segmenters[method.shifts] = segmenter.fit(task.train, task.strokes)
+        known = method.until_classifier
+        if known not in probabilities:
+            segmenter = segmenters[method.shifts]
+            pixels = [
+                with_classical(segmenter, image, deep_pixels(known, segmenter, image, guide))
+                for image, guide in zip((*task.train, *task.test), guides, strict=True)
+            ]
+            learned = np.concatenate([found[drawn > 0] for found, drawn in zip(pixels, task.strokes, strict=False)])
+            classifier = fit_classifier(segmenter.classifier, learned, labels, task.classes, seed)
+            probabilities[known] = [
+                classifier.predict_proba(found.reshape(-1, found.shape[-1])).reshape(*found.shape[:2], -1)
+                for found in pixels[len(task.train) :]
+            ]
+        yield (
+            name,
+            [
+                filtered(method, guide, found).argmax(axis=-1)
+                for guide, found in zip(guides[len(task.train) :], probabilities[known], strict=True)
+            ],
+        )
+
+
+def with_classical(segmenter: TrainableSegmenter, image: np.ndarray, deep: np.ndarray) -> np.ndarray:
+    """Features of all pixels, classical ones first, if the segmenter has any."""
+    found = segmenter.features_
+    if found.classical is None:
+        return deep
+    block = (slice(0, image.shape[0]), slice(0, image.shape[1]))
+    return np.concatenate([found.classical_block(found.classical, ArrayImage(image), 0, block, True), deep], axis=-1)
+
+
+def filtered(method: Method, guide: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Probabilities `(H, W, K)` as a method leaves them."""
+    return guided_filter(guide, probabilities, *method.probabilities) if method.probabilities else probabilities
+
+
+def measure_task(
+    task: Task, backbone: Backbone, fingerprint: str, cache: FeatureCache, seed: int, **settings: Any
+) -> dict[str, dict[str, Any]]:
+    """Confusion matrix and boundary counts by features and method, as `deep/bilinear`; kept once they are there."""
+    facts = [fingerprint, task.identity, settings, {name: asdict(method) for name, method in METHODS.items()}]
+    facts += [asdict(ClassicalFeatures()), library_versions()]
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    found = {}
+    for features in FEATURES:
+        file = cache.folder / "edges" / f"{key}-{features}.json"
+        if not file.is_file():
+            counts = {
+                name: {
+                    "confusion": sum(
+                        confusion_matrix(map_, mask, task.classes) for map_, mask in zip(maps, task.masks, strict=True)
+                    ).tolist(),
+                    "boundary": sum(
+                        boundary_counts(map_, mask, task.classes) for map_, mask in zip(maps, task.masks, strict=True)
+                    ).tolist(),
+                }
+                for name, maps in predictions(task, backbone, features, cache, seed, **settings)
+            }
+            write_json(file, counts)
+        found |= {f"{features}/{name}": counts for name, counts in json.loads(file.read_text(encoding="utf-8")).items()}
+    return found
+
+
+def figures_of(counts: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+    """mIoU and mean F-score of boundaries, means over users, from what `measure_task` gave for each."""
+    scores = [
+        (mean_iou(np.array(found["confusion"])), np.nanmean(boundary_f(np.array(found["boundary"]))))
+        for found in counts
+    ]
+    miou, f_score = np.mean(scores, axis=0).tolist()
+    return miou, f_score
+
+
+def seconds_per_megapixel(
+    image: np.ndarray, strokes: np.ndarray, backbone: Backbone, **settings: Any
+) -> dict[str, float]:
+    """How long each method takes for an image, backbone included and classical features and classifier left out."""
+    found, guide = {}, guide_of(image)
+    probabilities = np.random.default_rng(0).random((*image.shape[:2], int(strokes.max())), dtype=np.float32)
+    for name, method in tqdm(METHODS.items(), "seconds", unit="method"):
+        segmenter = TrainableSegmenter(backbone, None, shifts=method.shifts, **settings).fit(image, strokes)
+        times = []
+        for _ in range(REPEATS):
+            segmenter.features_ = replace(segmenter.features_, cache=MemoryCache())  # forgets what the backbone gave
+            start = perf_counter()
+            deep_pixels(method, segmenter, image, guide)
+            filtered(method, guide, probabilities)
+            times.append(perf_counter() - start)
+        found[name] = median(times) / (guide.size / 1e6)
+    return found
+
+
+Figures = dict[str, dict[str, tuple[float, float]]]  # by features and data set's name, then by method: mIoU, F-score
+
+
+def choose(figures: Figures, features: str) -> dict[str, str]:
+    """For each data set the method whose mean of mIoU and F-score is highest on all the others."""
+    names = [key.removeprefix(f"{features}/") for key in figures if key.startswith(f"{features}/")]
+    return {
+        left_out: max(
+            METHODS,
+            key=lambda method: sum(sum(figures[f"{features}/{name}"][method]) for name in names if name != left_out),
+        )
+        for left_out in names
+    }
+
+
+def metrics_of(
+    figures: Figures, chosen: Mapping[str, Mapping[str, str]], seconds: Mapping[str, float]
+) -> dict[str, float]:
+    """All figures under the names that records use."""
+    metrics = {f"seconds_per_megapixel/{name}": value for name, value in seconds.items()}
+    for features, of_sets in chosen.items():
+        tables = {name: figures[f"{features}/{name}"] for name in of_sets}
+        columns = {method: [found[method] for found in tables.values()] for method in METHODS}
+        columns["chosen"] = [found[of_sets[name]] for name, found in tables.items()]
+        for method, scores in columns.items():
+            for metric, values in zip(("miou", "boundary_f"), np.transpose(scores), strict=True):
+                metrics[f"{features}/{method}/{metric}"] = float(values.mean())
+                metrics |= {
+                    f"{features}/{method}/{metric}/{name}": float(value)
+                    for name, value in zip(tables, values, strict=True)
+                }
+    return metrics
+
+
+def table(metrics: Mapping[str, float]) -> str:
+    """The means over data sets as a Markdown table."""
+    lines = [
+        "| | deep: mIoU | boundary F | classical + deep: mIoU | boundary F | s/megapixel |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for name in (*METHODS, "chosen"):
+        values = [metrics[f"{features}/{name}/{metric}"] for features in FEATURES for metric in ("miou", "boundary_f")]
+        time = metrics.get(f"seconds_per_megapixel/{name}")
+        cells = [name, *(f"{value:.3f}" for value in values), "" if time is None else f"{time:.2f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def edges_figure(metrics: Mapping[str, float]) -> Figure:
+    """Both figures of each method over its seconds per megapixel, with deep features alone and with both kinds."""
+    figure, axes = subplots(2, 2, width=4.5, height=3)
+    kinds = list(
+        dict.fromkeys(name.split("-", 2)[0] + "-" + name.split("-", 2)[1] if "-" in name else name for name in METHODS)
+    )
+    for row, (metric, heading) in zip(axes, (("miou", "mIoU"), ("boundary_f", "F-score of boundaries")), strict=True):
+        for axis, features in zip(row, FEATURES, strict=True):
+            for kind, colour in zip(kinds, line_colours(), strict=False):
+                names = [name for name in METHODS if name.startswith(kind)]
+                seconds = [metrics[f"seconds_per_megapixel/{name}"] for name in names]
+                scores = [metrics[f"{features}/{name}/{metric}"] for name in names]
+                axis.plot(seconds, scores, "o", color=colour, label=kind)
+            axis.set_title("deep features" if features == "deep" else "classical and deep features")
+            axis.set_ylabel(heading)
+            axis.set_xlabel("seconds per megapixel")
+            axis.grid(alpha=0.3)
+    axes[0][-1].legend(loc="upper left", bbox_to_anchor=(1.01, 1))
+    return figure
+
+
+def measure(
+    backbone: Backbone, sets: Sequence[DataSet], cache: FeatureCache, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """Data sets -> tasks -> a result record."""
+    stopwatch, settings = Stopwatch(), segmenter_settings(arguments)
+    facts = {data.name: [describe(part) for part in (data.train, data.test)] for data in sets}
+    fingerprint = TrainableSegmenter(backbone, **settings).deep_features().fingerprint  # type: ignore[union-attr]
+    found: dict[str, list[dict[str, Any]]] = {data.name: [] for data in sets}
+    todo = [(data, seed) for data in sets for seed in range(arguments.seed, arguments.seed + arguments.seeds)]
+    for data, seed in tqdm(todo, "data sets and users", unit="task"):
+        prints = [part.fingerprint for part in facts[data.name]]
+        task = make_task(data, prints, seed, arguments.rounds, arguments.images)
+        found[data.name].append(measure_task(task, backbone, fingerprint, cache, seed, **settings))
+    figures = {
+        f"{features}/{name}": {
+            method: figures_of([counts[f"{features}/{method}"] for counts in of_users]) for method in METHODS
+        }
+        for features in FEATURES
+        for name, of_users in found.items()
+    }
+    chosen = {features: choose(figures, features) for features in FEATURES}
+    example = make_task(sets[0], [], arguments.seed, 1, 1)
+    seconds = seconds_per_megapixel(example.train[0], example.strokes[0], backbone, **settings)
+    digest = hashlib.sha256(json.dumps([[vars(part) for part in parts] for parts in facts.values()]).encode())
+    images = sum(min(arguments.images, len(data.test)) for data in sets)
+    dataset = DatasetFacts(" ".join(facts), "test", images, digest.hexdigest())
+    parameters = {
+        **settings,
+        **{name: getattr(arguments, name) for name in ("rounds", "images", "seeds")},
+        "tolerance": TOLERANCE,
+        "classical": asdict(ClassicalFeatures()),
+        "methods": {name: asdict(method) for name, method in METHODS.items()},
+    }
+    metrics = metrics_of(figures, chosen, seconds)
+    record = make_record("edges", metrics, dataset, backbone, parameters, arguments.seed, stopwatch)
+    return with_versions(record) | {"chosen": chosen}
+
+
+def command(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """The records that the options ask for; the picture, of the last model, is written on the way."""
+    sets, cache = open_sets(arguments.data, arguments.sets), feature_cache(arguments)
+    records = []
+    for backbone in named_backbones(arguments):
+        records.append(measure(backbone, sets, cache, arguments))
+        metrics = records[-1]["metrics"]
+        print(backbone.name, table(metrics), sep="\n")
+        for features, of_sets in records[-1]["chosen"].items():
+            print(f"{features}, chosen on the others:", *(f"{name} {method};" for name, method in of_sets.items()))
+        save_figure(edges_figure(metrics), arguments.figure)
+    return records
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The options of this command."""
+    parser = comparison_parser(__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the benchmark's data sets")
+    parser.add_argument("--sets", nargs="+", default=[], help="names of the data sets; all if not given")
+    parser.add_argument("--rounds", type=int, default=3, help="strokes of each class on each of two images")
+    parser.add_argument("--images", type=int, default=4, help="of a data set to segment, at most")
+    parser.add_argument("--seeds", type=int, default=2, help="how many users draw")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    run_records(make_parser(), command, argv)
+
+
+if __name__ == "__main__":
+    main()
