@@ -26,6 +26,7 @@ from alibi_dinov2.features.columns import columns, named_backbones
 from alibi_dinov2.features.deep_features import DeepFeatures
 from alibi_dinov2.features.feature_cache import DEFAULT_FOLDER, FeatureCache
 from alibi_dinov2.features.feature_files import FORMATS, export_features
+from alibi_dinov2.features.position_features import POSITIONS
 from alibi_dinov2.features.zoo import MODELS
 from alibi_dinov2.io.contrast import AUTO, Contrast
 from alibi_dinov2.io.files import require_new_folder
@@ -87,6 +88,7 @@ def new_segmenter(arguments: argparse.Namespace) -> TrainableSegmenter:
         components=arguments.components,
         shifts=arguments.shifts,
         per_image=arguments.per_image,
+        position=arguments.position,
         cache=FeatureCache(arguments.cache),
         class_names=arguments.class_names,
         contrast=arguments.contrast,
@@ -157,6 +159,7 @@ def info(arguments: argparse.Namespace) -> None:
         "backbone's folder": backbone.folder or "none" if backbone else "none",
         "backbone's checksum": backbone.fingerprint if backbone else "none",
         "classical features": ", ".join(f"{name} {value}" for name, value in classical.items()) or "none",
+        "position": ", ".join(parameters.get("position", ())) or "none",
         "sees": "colour" if settings.colour else "grey",
         "contrast": Contrast.from_dict(settings.contrast).describe(),
         "channel": parameters["channel"] if parameters["channel"] is not None else "not chosen",
@@ -258,6 +261,13 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         default=DeepFeatures.per_image,
         help="standardise deep features in each image; --no-per-image where images show different phases",
+    )
+    parser.add_argument(
+        "--position",
+        nargs="+",
+        choices=POSITIONS,
+        default=[],
+        help="where a pixel is, as features of its own: only for classes that follow position, such as layers",
     )
     parser.add_argument("--seed", type=int, default=0, help="of everything random")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a classifier sees of pixels: classical and deep features, block by block, of images of any size."""
+"""What a classifier sees of pixels: classical and deep features, and on request where they are, block by block."""
 
 import hashlib
 from collections.abc import Iterator
@@ -11,6 +11,7 @@ from PIL import Image
 from alibi_dinov2.features.classical_features import ClassicalFeatures
 from alibi_dinov2.features.deep_features import DeepFeatures, Reduction
 from alibi_dinov2.features.feature_cache import FeatureCache, MemoryCache
+from alibi_dinov2.features.position_features import position_features
 from alibi_dinov2.io.image_regions import ImageRegions, read_reflected
 from alibi_dinov2.io.tiles import Block, blocks
 
@@ -30,6 +31,7 @@ class PixelFeatures:
         block_cache: of classical features of blocks, under the pixels that they depend on: a few more strokes on the
             same image are then learned within seconds.
         progress: whether to show bars.
+        position: which of `POSITIONS` stand beside the other features.
         block_size: side of a block in pixels.
     """
 
@@ -40,6 +42,7 @@ class PixelFeatures:
     cache: FeatureCache | MemoryCache
     block_cache: MemoryCache
     progress: bool = False
+    position: tuple[str, ...] = ()
     block_size: int = BLOCK
 
     def blocks(self, shape: tuple[int, int]) -> list[Block]:
@@ -70,7 +73,7 @@ class PixelFeatures:
     def block(
         self, image: ImageRegions, index: int, block: Block, grid: np.ndarray | None, keep: bool = False
     ) -> np.ndarray:
-        """Features of the pixels of a block, `(h, w, F)` float32: classical ones first.
+        """Features of the pixels of a block, `(h, w, F)` float32: classical, deep, position.
 
         Args:
             image, index: a slice.
@@ -83,6 +86,8 @@ class PixelFeatures:
             parts.append(self.classical_block(self.classical, image, index, block, keep))
         if self.deep and grid is not None:
             parts.append(self.deep.upsample(grid, block))
+        if self.position:
+            parts.append(position_features(image.shape, block, self.position))
         return np.concatenate(parts, axis=-1)
 
     def of_slice(self, image: ImageRegions, index: int) -> Iterator[tuple[Block, np.ndarray]]:

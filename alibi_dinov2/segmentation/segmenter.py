@@ -19,6 +19,7 @@ from alibi_dinov2.features.backbone import Backbone
 from alibi_dinov2.features.classical_features import ClassicalFeatures
 from alibi_dinov2.features.deep_features import DeepFeatures
 from alibi_dinov2.features.feature_cache import FeatureCache, MemoryCache
+from alibi_dinov2.features.position_features import require_positions
 from alibi_dinov2.io.channels import Channel
 from alibi_dinov2.io.contrast import AUTO, Contrast, Setting
 from alibi_dinov2.io.image_regions import ImageRegions, Images, as_images, fit_contrast
@@ -45,6 +46,8 @@ class TrainableSegmenter(BaseEstimator):
         classical: which classical features; none for deep features alone.
         classifier: one of `CLASSIFIERS`.
         components, window, overlap, shifts, per_image: of the deep features, see `DeepFeatures`.
+        position: which of `POSITIONS` a pixel's features have beside them: `row`, `column`, `border`. They are for
+            classes that follow position, such as layers; anywhere else they mislead.
         max_pixels: labelled pixels that the classifier learns from, 2 or more; if there are more, so many are drawn.
         cache: for the backbone's features; with a `FeatureCache` they are kept on disk, otherwise in memory.
         class_names: one for each class, in the order of their numbers.
@@ -72,6 +75,7 @@ class TrainableSegmenter(BaseEstimator):
         overlap: int = DeepFeatures.overlap,
         shifts: int = DeepFeatures.shifts,
         per_image: bool = DeepFeatures.per_image,
+        position: Sequence[str] = (),
         max_pixels: int = 50_000,
         cache: FeatureCache | MemoryCache | None = None,
         class_names: Sequence[str] | None = None,
@@ -88,6 +92,7 @@ class TrainableSegmenter(BaseEstimator):
         self.overlap = overlap
         self.shifts = shifts
         self.per_image = per_image
+        self.position = position
         self.max_pixels = max_pixels
         self.cache = cache
         self.class_names = class_names
@@ -166,6 +171,7 @@ class TrainableSegmenter(BaseEstimator):
             raise ValueError("There is neither a backbone nor classical features; give one of them, or both.")
         if self.classifier not in CLASSIFIERS:
             raise ValueError(f"The classifier is {self.classifier!r}; it must be one of {', '.join(CLASSIFIERS)}.")
+        require_positions(self.position)
         if self.max_pixels < 2:
             raise ValueError(f"max_pixels is {self.max_pixels}; it must be 2 or more.")
         if self.backbone is None:
@@ -191,6 +197,7 @@ class TrainableSegmenter(BaseEstimator):
             self.cache or (last.cache if last and isinstance(last.cache, MemoryCache) else MemoryCache()),
             last.block_cache if last else MemoryCache(),
             self.progress,
+            tuple(self.position),
         )
         self._last_features = features
         colour = any(
@@ -364,7 +371,14 @@ class TrainableSegmenter(BaseEstimator):
         segmenter.classes_ = np.array(settings.classes, dtype=np.uint8)
         segmenter.contrast_ = Contrast.from_dict(settings.contrast)
         segmenter.features_ = PixelFeatures(
-            classical, deep, saved.reduction, settings.colour, cache or MemoryCache(), MemoryCache(), progress
+            classical,
+            deep,
+            saved.reduction,
+            settings.colour,
+            cache or MemoryCache(),
+            MemoryCache(),
+            progress,
+            tuple(segmenter.position),
         )
         segmenter.classifier_, segmenter.identity_ = saved.classifier, settings.checksum
         return segmenter

@@ -24,6 +24,7 @@ Finished parts are kept (`--cache`): a run that was stopped goes on where it was
 import argparse
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -58,6 +59,7 @@ from evaluation.semantics.segmentation_data import describe
 
 BASELINE = "bilinear"
 FEATURES = ("deep", "combined")
+EPSILON = 0.1  # of guided filters; the guide has the variance 1
 REPEATS = 3  # of a measurement of time, of which the median counts
 Filter = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -87,9 +89,10 @@ class Method:
 METHODS = {
     BASELINE: Method(),
     "shifts-2": Method(shifts=2),
-    **{f"joint-bilateral-{scale:g}": Method(bilateral=scale) for scale in (0.25, 0.5, 1.0)},
-    **{f"guided-components-{r}-{e:g}": Method(features=(r, e)) for r in (4, 8) for e in (0.01, 0.1)},
-    **{f"guided-probabilities-{r}-{e:g}": Method(probabilities=(r, e)) for r in (2, 4, 8) for e in (0.01, 0.1)},
+    **{f"joint-bilateral-{scale:g}": Method(bilateral=scale) for scale in (0.25, 0.5)},
+    **{f"guided-components-{radius}": Method(features=(radius, EPSILON)) for radius in (4, 8)},
+    **{f"guided-probabilities-{radius}": Method(probabilities=(radius, EPSILON)) for radius in (4, 8, 16)},
+    "joint-bilateral-0.5, guided-probabilities-8": Method(bilateral=0.5, probabilities=(8, EPSILON)),
 }
 
 
@@ -101,7 +104,7 @@ def guide_of(image: np.ndarray) -> np.ndarray:
 
 
 def deep_pixels(method: Method, segmenter: TrainableSegmenter, image: np.ndarray, guide: np.ndarray) -> np.ndarray:
-    """Deep features of all pixels of an image `(H, W, 3)`, `(H, W, n)`, as a fitted segmenter and a method make them."""
+    """Deep features `(H, W, n)` of all pixels of an image `(H, W, 3)`, as a fitted segmenter and a method make them."""
     source, found = ArrayImage(image), segmenter.features_
     grid = found.grid(source, 0)
     assert grid is not None
@@ -202,27 +205,28 @@ def measure_task(
     task: Task, backbone: Backbone, fingerprint: str, cache: FeatureCache, seed: int, **settings: Any
 ) -> dict[str, dict[str, Any]]:
     """Confusion matrix and boundary counts by features and method, as `deep/bilinear`; kept once they are there."""
-    facts = [fingerprint, task.identity, settings, {name: asdict(method) for name, method in METHODS.items()}]
-    facts += [asdict(ClassicalFeatures()), library_versions()]
-    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    found = {}
+    facts = [fingerprint, task.identity, settings, asdict(ClassicalFeatures()), library_versions()]
+    key = hashlib.sha256(
+        json.dumps([*facts, list(METHODS.items())], sort_keys=True, default=asdict).encode()
+    ).hexdigest()
+    found: dict[str, dict[str, Any]] = {}
     for features in FEATURES:
         file = cache.folder / "edges" / f"{key}-{features}.json"
         if not file.is_file():
-            counts = {
-                name: {
-                    "confusion": sum(
-                        confusion_matrix(map_, mask, task.classes) for map_, mask in zip(maps, task.masks, strict=True)
-                    ).tolist(),
-                    "boundary": sum(
-                        boundary_counts(map_, mask, task.classes) for map_, mask in zip(maps, task.masks, strict=True)
-                    ).tolist(),
-                }
-                for name, maps in predictions(task, backbone, features, cache, seed, **settings)
-            }
-            write_json(file, counts)
-        found |= {f"{features}/{name}": counts for name, counts in json.loads(file.read_text(encoding="utf-8")).items()}
+            maps = predictions(task, backbone, features, cache, seed, **settings)
+            write_json(file, {f"{features}/{name}": compare(task, segmented) for name, segmented in maps})
+        found |= json.loads(file.read_text(encoding="utf-8"))
     return found
+
+
+def compare(task: Task, maps: Sequence[np.ndarray]) -> dict[str, Any]:
+    """Confusion matrix and boundary counts of class maps, summed over the images."""
+    pairs = list(zip(maps, task.masks, strict=True))
+    counts: dict[str, Callable[..., np.ndarray]] = {"confusion": confusion_matrix, "boundary": boundary_counts}
+    return {
+        what: np.sum([count(segmented, mask, task.classes) for segmented, mask in pairs], axis=0).tolist()
+        for what, count in counts.items()
+    }
 
 
 def figures_of(counts: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
@@ -239,7 +243,8 @@ def seconds_per_megapixel(
     image: np.ndarray, strokes: np.ndarray, backbone: Backbone, **settings: Any
 ) -> dict[str, float]:
     """How long each method takes for an image, backbone included and classical features and classifier left out."""
-    found, guide = {}, guide_of(image)
+    found: dict[str, float] = {}
+    guide = guide_of(image)
     probabilities = np.random.default_rng(0).random((*image.shape[:2], int(strokes.max())), dtype=np.float32)
     for name, method in tqdm(METHODS.items(), "seconds", unit="method"):
         segmenter = TrainableSegmenter(backbone, None, shifts=method.shifts, **settings).fit(image, strokes)
@@ -302,16 +307,19 @@ def table(metrics: Mapping[str, float]) -> str:
     return "\n".join(lines)
 
 
+def kind_of(name: str) -> str:
+    """What a method is called without its settings."""
+    return re.sub(r"-[\d.]+(?=,|$)", "", name)
+
+
 def edges_figure(metrics: Mapping[str, float]) -> Figure:
     """Both figures of each method over its seconds per megapixel, with deep features alone and with both kinds."""
     figure, axes = subplots(2, 2, width=4.5, height=3)
-    kinds = list(
-        dict.fromkeys(name.split("-", 2)[0] + "-" + name.split("-", 2)[1] if "-" in name else name for name in METHODS)
-    )
+    kinds = list(dict.fromkeys(kind_of(name) for name in METHODS))
     for row, (metric, heading) in zip(axes, (("miou", "mIoU"), ("boundary_f", "F-score of boundaries")), strict=True):
         for axis, features in zip(row, FEATURES, strict=True):
             for kind, colour in zip(kinds, line_colours(), strict=False):
-                names = [name for name in METHODS if name.startswith(kind)]
+                names = [name for name in METHODS if kind_of(name) == kind]
                 seconds = [metrics[f"seconds_per_megapixel/{name}"] for name in names]
                 scores = [metrics[f"{features}/{name}/{metric}"] for name in names]
                 axis.plot(seconds, scores, "o", color=colour, label=kind)
