@@ -36,6 +36,7 @@ from alibi_dinov2.io.pairing import named_paths, pair_by_name, result_names
 from alibi_dinov2.pictures.confusion import confusion_figure
 from alibi_dinov2.pictures.panels import save_figure
 from alibi_dinov2.segmentation.fitting import LABEL_SUFFIXES, fit_files, validate_files
+from alibi_dinov2.segmentation.guided_filter import RADIUS
 from alibi_dinov2.segmentation.labelled_pixels import OneImageWarning
 from alibi_dinov2.segmentation.pixel_classifiers import CLASSIFIERS
 from alibi_dinov2.segmentation.prediction import DTYPES, Outputs, predict_files, result_paths
@@ -89,6 +90,7 @@ def new_segmenter(arguments: argparse.Namespace) -> TrainableSegmenter:
         shifts=arguments.shifts,
         per_image=arguments.per_image,
         position=arguments.position,
+        guided_radius=arguments.guided_radius,
         cache=FeatureCache(arguments.cache),
         class_names=arguments.class_names,
         contrast=arguments.contrast,
@@ -160,6 +162,7 @@ def info(arguments: argparse.Namespace) -> None:
         "backbone's checksum": backbone.fingerprint if backbone else "none",
         "classical features": ", ".join(f"{name} {value}" for name, value in classical.items()) or "none",
         "position": ", ".join(parameters.get("position", ())) or "none",
+        "guided filter": f"radius {parameters['guided_radius']}" if parameters.get("guided_radius") else "none",
         "sees": "colour" if settings.colour else "grey",
         "contrast": Contrast.from_dict(settings.contrast).describe(),
         "channel": parameters["channel"] if parameters["channel"] is not None else "not chosen",
@@ -268,6 +271,12 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         choices=POSITIONS,
         default=[],
         help="where a pixel is, as features of its own: only for classes that follow position, such as layers",
+    )
+    parser.add_argument(
+        "--guided-radius",
+        type=int,
+        default=RADIUS,
+        help="pixels, of the filter that brings the borders of classes to edges in the image; 0 for none",
     )
     parser.add_argument("--seed", type=int, default=0, help="of everything random")
 

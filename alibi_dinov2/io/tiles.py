@@ -30,3 +30,15 @@ def blocks(shape: tuple[int, int], size: int) -> list[Block]:
     """Rows and columns of squares of `size` pixels that cover an image, in reading order; the last ones are smaller."""
     axes = [[slice(start, min(start + size, length)) for start in range(0, length, size)] for length in shape]
     return list(product(*axes))
+
+
+def grown(block: Block, margin: int, shape: tuple[int, int]) -> tuple[Block, Block]:
+    """A block with a margin as far as the image goes, and where the block lies in it: rows and columns of both."""
+    wide = tuple(
+        slice(max(span.start - margin, 0), min(span.stop + margin, length))
+        for span, length in zip(block, shape, strict=True)
+    )
+    inside = tuple(
+        slice(span.start - outer.start, span.stop - outer.start) for span, outer in zip(block, wide, strict=True)
+    )
+    return (wide[0], wide[1]), (inside[0], inside[1])

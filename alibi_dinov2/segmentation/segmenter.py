@@ -24,11 +24,12 @@ from alibi_dinov2.io.channels import Channel
 from alibi_dinov2.io.contrast import AUTO, Contrast, Setting
 from alibi_dinov2.io.image_regions import ImageRegions, Images, as_images, fit_contrast
 from alibi_dinov2.io.labels import as_label_maps
-from alibi_dinov2.io.tiles import Block
+from alibi_dinov2.io.tiles import Block, grown
+from alibi_dinov2.segmentation.guided_filter import RADIUS, filtered_probabilities
 from alibi_dinov2.segmentation.labelled_pixels import choose_pixels, find_classes, require_names, warn_of_one_image
 from alibi_dinov2.segmentation.pixel_classifiers import CLASSIFIERS, fit_classifier
 from alibi_dinov2.segmentation.pixel_features import PixelFeatures, by_block, has_colour
-from alibi_dinov2.segmentation.saved_segmenter import SavedBackbone, read_segmenter, write_segmenter
+from alibi_dinov2.segmentation.saved_segmenter import SavedBackbone, as_json, read_segmenter, write_segmenter
 from alibi_dinov2.segmentation.validation import FOLDS, Validation, validate
 
 NOT_SAVED = ("backbone", "classical", "cache", "progress")  # parameters that are no settings, or saved otherwise
@@ -48,6 +49,8 @@ class TrainableSegmenter(BaseEstimator):
         components, window, overlap, shifts, per_image: of the deep features, see `DeepFeatures`.
         position: which of `POSITIONS` a pixel's features have beside them: `row`, `column`, `border`. They are for
             classes that follow position, such as layers; anywhere else they mislead.
+        guided_radius: pixels, of the guided filter that brings the borders of classes to the edges in the image; 0 for
+            none, see `guided_filter`.
         max_pixels: labelled pixels that the classifier learns from, 2 or more; if there are more, so many are drawn.
         cache: for the backbone's features; with a `FeatureCache` they are kept on disk, otherwise in memory.
         class_names: one for each class, in the order of their numbers.
@@ -76,6 +79,7 @@ class TrainableSegmenter(BaseEstimator):
         shifts: int = DeepFeatures.shifts,
         per_image: bool = DeepFeatures.per_image,
         position: Sequence[str] = (),
+        guided_radius: int = RADIUS,
         max_pixels: int = 50_000,
         cache: FeatureCache | MemoryCache | None = None,
         class_names: Sequence[str] | None = None,
@@ -93,6 +97,7 @@ class TrainableSegmenter(BaseEstimator):
         self.shifts = shifts
         self.per_image = per_image
         self.position = position
+        self.guided_radius = guided_radius
         self.max_pixels = max_pixels
         self.cache = cache
         self.class_names = class_names
@@ -172,6 +177,8 @@ class TrainableSegmenter(BaseEstimator):
         if self.classifier not in CLASSIFIERS:
             raise ValueError(f"The classifier is {self.classifier!r}; it must be one of {', '.join(CLASSIFIERS)}.")
         require_positions(self.position)
+        if self.guided_radius < 0:
+            raise ValueError(f"guided_radius is {self.guided_radius}; it must be 0 pixels, for no filter, or more.")
         if self.max_pixels < 2:
             raise ValueError(f"max_pixels is {self.max_pixels}; it must be 2 or more.")
         if self.backbone is None:
@@ -279,9 +286,23 @@ class TrainableSegmenter(BaseEstimator):
                 continue
             # Computed once a block is wanted, and asked for only then: others may have done the rest meanwhile.
             grid = self.features_.grid(image, index) if grid is None else grid
-            features = self.features_.block(image, index, block, grid)
-            flat = self.classifier_.predict_proba(features.reshape(-1, features.shape[-1]))
-            yield number, block, flat.reshape(*features.shape[:2], -1)
+            yield number, block, self.block_probabilities(image, index, block, grid)
+
+    def block_probabilities(self, image: ImageRegions, index: int, block: Block, grid: np.ndarray | None) -> np.ndarray:
+        """Probabilities of the pixels of any block of a slice, `(h, w, K)` float32.
+
+        Args:
+            image, index: the slice, in the contrast `contrast_`.
+            block: rows and columns.
+            grid: of the slice, from `features_.grid`.
+        """
+        wide, inside = grown(block, 2 * self.guided_radius, image.shape)
+        features = self.features_.block(image, index, wide, grid)
+        flat = self.classifier_.predict_proba(features.reshape(-1, features.shape[-1]))
+        probabilities = flat.reshape(*features.shape[:2], -1)
+        if self.guided_radius:
+            probabilities = filtered_probabilities(image.read(index, *wide), probabilities, self.guided_radius)
+        return probabilities[inside]
 
     def require_fitted(self) -> None:
         """Raise a `NotFittedError`, which is a `ValueError`, unless `fit` or `load` came first."""
@@ -310,13 +331,8 @@ class TrainableSegmenter(BaseEstimator):
                 f"A segmenter on {deep.backbone.name} cannot be saved: {deep.backbone.removal.name} is no model."
             )
         parameters = {name: value for name, value in self.get_params(deep=False).items() if name not in NOT_SAVED}
-        for name, value in parameters.items():
-            if isinstance(value, Contrast):
-                parameters[name] = value.to_dict()
-            elif isinstance(value, Sequence) and not isinstance(value, str):
-                parameters[name] = list(value)
         facts = {
-            "parameters": parameters,
+            "parameters": {name: as_json(value) for name, value in parameters.items()},
             "classical": asdict(self.classical) if self.classical else None,
             "backbone": SavedBackbone.of(deep.backbone, deep.fingerprint, folder) if deep else None,
             "classes": self.classes_.tolist(),

@@ -43,6 +43,7 @@ from alibi_dinov2.io.files import write_json
 from alibi_dinov2.io.image_regions import ArrayImage
 from alibi_dinov2.pictures.colours import line_colours
 from alibi_dinov2.pictures.panels import save_figure
+from alibi_dinov2.segmentation.guided_filter import guided_filter
 from alibi_dinov2.segmentation.pixel_classifiers import fit_classifier
 from alibi_dinov2.segmentation.saved_segmenter import library_versions
 from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
@@ -51,7 +52,7 @@ from evaluation.position.positional_figures import subplots
 from evaluation.report.records import DatasetFacts, Stopwatch, make_record
 from evaluation.segmentation.benchmark.sets import DataSet, open_sets
 from evaluation.segmentation.comparison import comparison_parser, segmenter_settings, with_versions
-from evaluation.segmentation.refinements import guided_filter, joint_bilateral
+from evaluation.segmentation.joint_bilateral import joint_bilateral
 from evaluation.segmentation.scribbles import stroke_rounds
 from evaluation.semantics.boundaries import TOLERANCE, boundary_counts, boundary_f
 from evaluation.semantics.miou import confusion_matrix, mean_iou
@@ -59,7 +60,6 @@ from evaluation.semantics.segmentation_data import describe
 
 BASELINE = "bilinear"
 FEATURES = ("deep", "combined")
-EPSILON = 0.1  # of guided filters; the guide has the variance 1
 REPEATS = 3  # of a measurement of time, of which the median counts
 Filter = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -71,14 +71,14 @@ class Method:
     Attributes:
         shifts: of the deep features.
         bilateral: scale of joint bilateral upsampling, which takes the place of bilinear interpolation if given.
-        features: radius and epsilon of a guided filter of the deep features of pixels, if given.
+        features: radius in pixels of a guided filter of the deep features of pixels; 0 for none.
         probabilities: the same of the probabilities of classes.
     """
 
     shifts: int = 1
     bilateral: float | None = None
-    features: tuple[int, float] | None = None
-    probabilities: tuple[int, float] | None = None
+    features: int = 0
+    probabilities: int = 0
 
     @property
     def until_classifier(self) -> "Method":
@@ -89,18 +89,16 @@ class Method:
 METHODS = {
     BASELINE: Method(),
     "shifts-2": Method(shifts=2),
-    **{f"joint-bilateral-{scale:g}": Method(bilateral=scale) for scale in (0.25, 0.5)},
-    **{f"guided-components-{radius}": Method(features=(radius, EPSILON)) for radius in (4, 8)},
-    **{f"guided-probabilities-{radius}": Method(probabilities=(radius, EPSILON)) for radius in (4, 8, 16)},
-    "joint-bilateral-0.5, guided-probabilities-8": Method(bilateral=0.5, probabilities=(8, EPSILON)),
+    **{f"joint-bilateral-{scale:g}": Method(bilateral=scale) for scale in (0.05, 0.1)},
+    "guided-components-8": Method(features=8),
+    **{f"guided-probabilities-{radius}": Method(probabilities=radius) for radius in (4, 8, 16)},
+    "joint-bilateral-0.1, guided-probabilities-8": Method(bilateral=0.1, probabilities=8),
 }
 
 
 def guide_of(image: np.ndarray) -> np.ndarray:
-    """The mean of the channels of `(H, W, 3)` as `(H, W)` float32 of standard deviation 1; all 0 of a flat image."""
-    grey = image.mean(axis=-1, dtype=np.float32)
-    scale = grey.std()
-    return (grey - grey.mean()) / (scale if scale > 0 else 1)
+    """The mean of the channels of `(H, W, 3)` uint8 as `(H, W)` float32 from 0 to 1."""
+    return image.mean(axis=-1, dtype=np.float32) / 255
 
 
 def deep_pixels(method: Method, segmenter: TrainableSegmenter, image: np.ndarray, guide: np.ndarray) -> np.ndarray:
@@ -113,7 +111,7 @@ def deep_pixels(method: Method, segmenter: TrainableSegmenter, image: np.ndarray
         pixels = joint_bilateral(guide, grid, found.deep.patch, method.bilateral)
     else:
         pixels = found.deep.upsample(grid, (slice(0, image.shape[0]), slice(0, image.shape[1])))
-    return guided_filter(guide, pixels, *method.features) if method.features else pixels
+    return guided_filter(guide, pixels, method.features) if method.features else pixels
 
 
 @dataclass(frozen=True)
@@ -198,7 +196,7 @@ def with_classical(segmenter: TrainableSegmenter, image: np.ndarray, deep: np.nd
 
 def filtered(method: Method, guide: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Probabilities `(H, W, K)` as a method leaves them."""
-    return guided_filter(guide, probabilities, *method.probabilities) if method.probabilities else probabilities
+    return guided_filter(guide, probabilities, method.probabilities) if method.probabilities else probabilities
 
 
 def measure_task(

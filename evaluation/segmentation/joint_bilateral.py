@@ -1,42 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ways to bring what is known of patches, or of pixels, to the edges of the image: filters that a guide steers.
-
-A guide is a grey image `(H, W)` float32; give it the standard deviation 1, so that one setting fits all contrasts.
-"""
+"""Another way than bilinear interpolation from features of patches to features of pixels."""
 
 import numpy as np
-from scipy.ndimage import uniform_filter
 
 REACH = 2  # patches on each side that joint bilateral upsampling looks at
-
-
-def guided_filter(guide: np.ndarray, values: np.ndarray, radius: int, epsilon: float) -> np.ndarray:
-    """The guided filter (He et al., 2013): in every window the values are fitted by a line of the guide.
-
-    Args:
-        guide: `(H, W)`.
-        values: `(H, W, n)` float32.
-        radius: of the windows in pixels; their side is `2·radius + 1`.
-        epsilon: variance of the guide below which it counts as flat, and the values are averaged.
-
-    Returns:
-        `(H, W, n)` float32. Images are continued by reflection.
-    """
-
-    def mean(array: np.ndarray) -> np.ndarray:
-        return uniform_filter(array, 2 * radius + 1, axes=(0, 1), mode="reflect")
-
-    guide = guide[..., None].astype(np.float64)  # variances are differences of large numbers
-    means, centre = mean(values.astype(np.float64)), mean(guide)
-    slope = (mean(guide * values) - centre * means) / (mean(guide * guide) - centre**2 + epsilon)
-    return (mean(slope) * guide + mean(means - slope * centre)).astype(np.float32)
 
 
 def joint_bilateral(guide: np.ndarray, grid: np.ndarray, patch: tuple[int, int], scale: float) -> np.ndarray:
     """Joint bilateral upsampling (Kopf et al., 2007): near patches count, most those of the pixel's grey level.
 
     Args:
-        guide: `(H, W)`.
+        guide: grey image `(H, W)` float32 from 0 to 1.
         grid: features of patches, `(h, w, n)`, at least as many as cover the image.
         patch: height and width of a patch in pixels.
         scale: standard deviation of the Gaussian of differences in the guide; that of distances is half a patch.
