@@ -372,7 +372,8 @@ class TrainableSegmenter(BaseEstimator):
             backbone = settings.backbone.load(folder, device)
         classical = ClassicalFeatures(**settings.classical) if settings.classical else None
         try:
-            parameters = dict(settings.parameters)
+            # One that was saved before there was a filter goes on predicting without it.
+            parameters = {"guided_radius": 0} | settings.parameters
             if isinstance(parameters.get("contrast"), dict):
                 parameters["contrast"] = Contrast.from_dict(parameters["contrast"])
             segmenter = cls(backbone, classical, cache=cache, progress=progress, **parameters)
