@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from alibi_dinov2.io.image_regions import ImageRegions, Images, as_images
 from alibi_dinov2.io.labels import as_label_maps
 from alibi_dinov2.segmentation.labelled_pixels import OneImageWarning, find_classes, require_names
+from alibi_dinov2.segmentation.pixel_features import by_block
 
 if TYPE_CHECKING:
     from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
@@ -50,8 +51,8 @@ class Validation:
         class_names: one for each.
         truth, predicted: class of each counted pixel as drawn and as predicted, `(n,)` uint8.
         images: number of the image that each is on, from 0, `(n,)` int64.
-        uncounted: labelled pixels of each class that could not be counted, `(K,)` int64, because without what was left
-            out there were no labels of the class, or of fewer than two classes.
+        uncounted: labelled pixels of each class that could not be counted, `(K,)` int64, because without their image,
+            slice or stroke no labels of the class are left, or of fewer than two classes.
     """
 
     by: str
@@ -92,7 +93,7 @@ class Validation:
         what = "one stroke of each class" if self.by == "stroke" else f"one {self.by}"
         lines = [f"Leaving out {what} at a time, {len(self.truth)} labelled pixels, {self.accuracy:.1%} of them right."]
         lines += [
-            f"Not counted: {count} pixels of {name}, whose strokes are on one {self.by} alone or alone without another."
+            f"Not counted: {count} pixels of {name}; without their {self.by}, too few labels are left to learn it."
             for name, count in zip(self.class_names, self.uncounted, strict=True)
             if count
         ]
@@ -166,10 +167,10 @@ def validate(
     groups = number_strokes(maps) if by == "stroke" else number_places(maps, places, by)
     count = 1 + max(int(numbers.max()) for numbers in groups)
     if count < 2:
-        raise ValueError(f"Only one {by} has labels, and nothing would be left; label more, or leave out less.")
+        there = "two strokes of a class" if by == "stroke" else f"labels on two {by}s"
+        raise ValueError(f"No {by} can be left out, because nothing would be left: there must be {there}.")
     trial = copy(segmenter).set_params(class_names=None)
     truth, predicted, owners = ([np.zeros(0, dtype=kind)] for kind in (np.uint8, np.uint8, np.int64))
-    uncounted = np.zeros(len(classes), dtype=np.int64)
     for fold in tqdm(range(min(count, folds)), f"leaving out one {by}", unit="fit", disable=not segmenter.progress):
         chosen = [(numbers >= 0) & (numbers % folds == fold) for numbers in groups]
         rest = [np.where(out, 0, page) for out, page in zip(chosen, maps, strict=True)]
@@ -177,13 +178,11 @@ def validate(
         learned = fit_rest(trial, sources, rest, [number for number in range(len(sources)) if number not in left_out])
         for (number, index), out, page in zip(places, chosen, maps, strict=True):
             known = out & np.isin(page, learned)
-            uncounted += [np.count_nonzero(page[out & ~known] == value) for value in classes]
             if not known.any():
                 continue
             (source,) = as_images([sources[number]], trial.contrast_)
-            features = trial.features_.of_pixels(source, index, np.argwhere(known))
             truth.append(page[known])
-            predicted.append(trial.classes_[trial.classifier_.predict_proba(features).argmax(axis=-1)])
+            predicted.append(predict_pixels(trial, source, index, np.argwhere(known)))
             owners.append(np.full(known.sum(), number))
     if len(truth) == 1:
         raise ValueError(
@@ -192,6 +191,8 @@ def validate(
         )
     names = list(segmenter.class_names or [f"class {number}" for number in classes])
     drawn, found, where = map(np.concatenate, (truth, predicted, owners))
+    labelled = sum(np.bincount(page.ravel(), minlength=256) for page in maps)
+    uncounted = (labelled - np.bincount(drawn, minlength=256))[classes]
     return Validation(by, classes, names, drawn, found, where, uncounted)
 
 
@@ -210,14 +211,17 @@ def number_places(maps: Sequence[np.ndarray], places: Sequence[tuple[int, int]],
 
 
 def number_strokes(maps: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """The strokes of each class, numbered from 0 over all slices: maps `(H, W)` int32, −1 where nothing is drawn."""
+    """The strokes of each class, numbered from 0 over all slices: maps `(H, W)` int32, −1 where nothing is drawn.
+
+    The only stroke of a class is −1, too: left out, it would only keep others from being compared with it.
+    """
     found = [np.full(page.shape, -1, dtype=np.int32) for page in maps]
     for value in find_classes(maps):
-        before = 0
-        for page, numbers in zip(maps, found, strict=True):
-            strokes, count = label(page == value, TOUCHING)
-            numbers[strokes > 0] = strokes[strokes > 0] - 1 + before
-            before += count
+        strokes = [label(page == value, TOUCHING) for page in maps]
+        before = np.cumsum([0, *(count for _, count in strokes)])
+        if before[-1] > 1:
+            for numbers, (numbered, _), first in zip(found, strokes, before, strict=False):
+                numbers[numbered > 0] = numbered[numbered > 0] - 1 + first
     return found
 
 
@@ -236,3 +240,20 @@ def fit_rest(
         warnings.simplefilter("ignore", OneImageWarning)
         trial.fit([sources[number] for number in kept], labels)
     return trial.classes_
+
+
+def predict_pixels(segmenter: "TrainableSegmenter", image: ImageRegions, index: int, pixels: np.ndarray) -> np.ndarray:
+    """What `predict` gives at some pixels of a slice, `(n,)` uint8, by predicting no more than is round them.
+
+    Args:
+        segmenter: fitted.
+        image, index: the slice, in the contrast of the segmenter.
+        pixels: rows and columns, `(n, 2)`.
+    """
+    found, grid = np.empty(len(pixels), dtype=np.uint8), segmenter.features_.grid(image, index)
+    for _, chosen in by_block(segmenter.features_.blocks(image.shape), pixels):
+        first, last = pixels[chosen].min(axis=0), pixels[chosen].max(axis=0) + 1
+        box = (slice(first[0], last[0]), slice(first[1], last[1]))
+        classes = segmenter.block_probabilities(image, index, box, grid).argmax(axis=-1)
+        found[chosen] = segmenter.classes_[classes[tuple((pixels[chosen] - first).T)]]
+    return found
