@@ -11,14 +11,14 @@ CELL, MARGIN = 0.9, 2.2  # inches of a cell, and of what stands beside and below
 
 
 def confusion_figure(confusion: np.ndarray, names: Sequence[str]) -> Figure:
-    """Shares of each true class, a row each, that were predicted as each class; a class without pixels has no shares.
+    """Shares of each true class, a row each, that were predicted as each class; of a class without pixels all are 0.
 
     Args:
         confusion: pixels by true (row) and predicted (column) class, `(K, K)`.
         names: of the K classes.
     """
     total = confusion.sum(axis=1, keepdims=True)
-    shares = np.divide(confusion, total, out=np.full(confusion.shape, np.nan), where=total > 0)
+    shares = np.divide(confusion, total, out=np.zeros(confusion.shape), where=total > 0)
     side = CELL * len(names) + MARGIN
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.subplots()

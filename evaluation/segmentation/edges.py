@@ -312,7 +312,7 @@ def kind_of(name: str) -> str:
 
 def edges_figure(metrics: Mapping[str, float]) -> Figure:
     """Both figures of each method over its seconds per megapixel, with deep features alone and with both kinds."""
-    figure, axes = subplots(2, 2, width=4.5, height=3)
+    figure, axes = subplots(2, 2, width=11, height=7)
     kinds = list(dict.fromkeys(kind_of(name) for name in METHODS))
     for row, (metric, heading) in zip(axes, (("miou", "mIoU"), ("boundary_f", "F-score of boundaries")), strict=True):
         for axis, features in zip(row, FEATURES, strict=True):
