@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from alibi_dinov2.io.labels import read_labels, write_labels
     from alibi_dinov2.io.open_image import open_image
     from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
+    from alibi_dinov2.segmentation.validation import validate
 
 HOMES = {
     "ClassicalFeatures": "features.classical_features",
@@ -26,6 +27,7 @@ HOMES = {
     "open_image": "io.open_image",
     "read_image": "io.images",
     "read_labels": "io.labels",
+    "validate": "segmentation.validation",
     "write_labels": "io.labels",
 }
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "open_image",
     "read_image",
     "read_labels",
+    "validate",
     "write_labels",
 ]
 

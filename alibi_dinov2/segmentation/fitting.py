@@ -14,7 +14,7 @@ from alibi_dinov2.io.images import IMAGE_SUFFIXES
 from alibi_dinov2.io.labels import read_labels, require_shape
 from alibi_dinov2.io.open_image import open_image
 from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
-from alibi_dinov2.segmentation.validation import Validation
+from alibi_dinov2.segmentation.validation import Validation, validate
 
 LABEL_SUFFIXES = (*IMAGE_SUFFIXES, *ROI_SUFFIXES)
 
@@ -64,6 +64,6 @@ def fit_files(segmenter: TrainableSegmenter, pairs: Sequence[tuple[Path, Path]])
 def validate_files(
     segmenter: TrainableSegmenter, pairs: Sequence[tuple[Path, Path]], by: str | None, folds: int
 ) -> Validation:
-    """`TrainableSegmenter.validate` for pairs of image and label files; raises what `fit_files` and it raise."""
+    """`validate` for pairs of image and label files; raises what `fit_files` and it raise."""
     with opened(pairs, segmenter.channel) as (images, labels):
-        return segmenter.validate(images, labels, by, folds)
+        return validate(segmenter, images, labels, by, folds)

@@ -24,13 +24,12 @@ from alibi_dinov2.io.channels import Channel
 from alibi_dinov2.io.contrast import AUTO, Contrast, Setting
 from alibi_dinov2.io.image_regions import ImageRegions, Images, as_images, fit_contrast
 from alibi_dinov2.io.labels import as_label_maps
-from alibi_dinov2.io.tiles import Block, grown
+from alibi_dinov2.io.tiles import Block, assembled, grown
 from alibi_dinov2.segmentation.guided_filter import RADIUS, filtered_probabilities
 from alibi_dinov2.segmentation.labelled_pixels import choose_pixels, find_classes, require_names, warn_of_one_image
 from alibi_dinov2.segmentation.pixel_classifiers import CLASSIFIERS, fit_classifier
 from alibi_dinov2.segmentation.pixel_features import PixelFeatures, by_block, has_colour
 from alibi_dinov2.segmentation.saved_segmenter import SavedBackbone, as_json, read_segmenter, write_segmenter
-from alibi_dinov2.segmentation.validation import FOLDS, Validation, validate
 
 NOT_SAVED = ("backbone", "classical", "cache", "progress")  # parameters that are no settings, or saved otherwise
 
@@ -157,15 +156,6 @@ class TrainableSegmenter(BaseEstimator):
         self.identity_: str | None = None
         return self
 
-    def validate(self, images: Images, labels: Any, by: str | None = None, folds: int = FOLDS) -> Validation:
-        """How well segmenters of these settings do on labels that they have not learned from; this one stays as it is.
-
-        Args:
-            images, labels: as for `fit`.
-            by, folds: what is left out and how often, see `validation.validate`, which raises what this does.
-        """
-        return validate(self, images, labels, by, folds)
-
     def deep_features(self) -> DeepFeatures | None:
         """How deep features are made, if they are; all settings are checked.
 
@@ -227,7 +217,7 @@ class TrainableSegmenter(BaseEstimator):
             for _, block, probabilities in self.predict_blocks(source, index):
                 yield block, self.classes_[probabilities.argmax(axis=-1)]
 
-        return self.assembled(image, classes)
+        return self.of_image(image, classes)
 
     def predict_proba(self, image: np.ndarray | Image.Image | ImageRegions) -> np.ndarray:
         """Probabilities of the classes, `(H, W, K)` float32, in the order of `classes_`, of a stack of several slices
@@ -237,15 +227,15 @@ class TrainableSegmenter(BaseEstimator):
             for _, block, part in self.predict_blocks(source, index):
                 yield block, part
 
-        return self.assembled(image, probabilities)
+        return self.of_image(image, probabilities)
 
     def pixel_features(self, image: np.ndarray | Image.Image | ImageRegions) -> np.ndarray:
         """What the classifier sees of every pixel, `(H, W, F)` float32, of a stack of several slices
         `(slices, H, W, F)`; raises what `predict` raises."""
         self.require_fitted()
-        return self.assembled(image, self.features_.of_slice)
+        return self.of_image(image, self.features_.of_slice)
 
-    def assembled(
+    def of_image(
         self,
         image: np.ndarray | Image.Image | ImageRegions,
         parts: Callable[[ImageRegions, int], Iterator[tuple[Block, np.ndarray]]],
@@ -256,13 +246,7 @@ class TrainableSegmenter(BaseEstimator):
         if len(given) > 1:
             raise ValueError(f"There are {len(given)} images; give them one after the other.")
         (source,) = given
-        whole: np.ndarray | None = None
-        for index in range(source.slices):
-            for block, part in parts(source, index):
-                if whole is None:
-                    whole = np.empty((source.slices, *source.shape, *part.shape[2:]), dtype=part.dtype)
-                whole[index, *block] = part
-        assert whole is not None
+        whole = assembled(source.slices, source.shape, lambda index: parts(source, index))
         return whole if source.slices > 1 else whole[0]
 
     def predict_blocks(

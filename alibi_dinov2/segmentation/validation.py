@@ -4,13 +4,15 @@
 Labelled pixels are no random sample of an image: people draw where they are sure. What is measured here is whether
 strokes agree with each other, mostly more than the share of right pixels in a mask; and strokes of one image agree more
 with each other than with those of another.
+
+print(validate(segmenter, images, labels).text())
 """
 
 import warnings
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from scipy.ndimage import label
@@ -21,9 +23,7 @@ from alibi_dinov2.io.image_regions import ImageRegions, Images, as_images
 from alibi_dinov2.io.labels import as_label_maps
 from alibi_dinov2.segmentation.labelled_pixels import OneImageWarning, find_classes, require_names
 from alibi_dinov2.segmentation.pixel_features import by_block
-
-if TYPE_CHECKING:
-    from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
+from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
 
 GROUPS = ("image", "slice", "stroke")  # what can be left out, from what says most to what says least
 FOLDS = 10  # at most: more images or strokes are left out several at a time
@@ -135,7 +135,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def validate(
-    segmenter: "TrainableSegmenter", images: Images, labels: Any, by: str | None = None, folds: int = FOLDS
+    segmenter: TrainableSegmenter, images: Images, labels: Any, by: str | None = None, folds: int = FOLDS
 ) -> Validation:
     """Fit segmenters of the same settings on a part of the labels each, and compare them with the rest.
 
@@ -226,7 +226,7 @@ def number_strokes(maps: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def fit_rest(
-    trial: "TrainableSegmenter", sources: Sequence[ImageRegions], rest: Sequence[np.ndarray], kept: Sequence[int]
+    trial: TrainableSegmenter, sources: Sequence[ImageRegions], rest: Sequence[np.ndarray], kept: Sequence[int]
 ) -> np.ndarray:
     """Fit to the labels that are left, of all slices, and the images that are; the classes learned, none or 2 or more.
 
@@ -242,7 +242,7 @@ def fit_rest(
     return trial.classes_
 
 
-def predict_pixels(segmenter: "TrainableSegmenter", image: ImageRegions, index: int, pixels: np.ndarray) -> np.ndarray:
+def predict_pixels(segmenter: TrainableSegmenter, image: ImageRegions, index: int, pixels: np.ndarray) -> np.ndarray:
     """What `predict` gives at some pixels of a slice, `(n,)` uint8, by predicting no more than is round them.
 
     Args:

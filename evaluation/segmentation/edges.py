@@ -15,7 +15,7 @@ segment `--images` others:
     guided-probabilities    the probabilities of the classes are
 
 The figures of each are mIoU, and the F-score of boundaries within 2 pixels (`evaluation.semantics.boundaries`); and
-seconds per megapixel for backbone, upsampling and filter, on one thread, without classical features and classifier. A
+seconds of the processor per megapixel for backbone, upsampling and filter, without classical features and classifier. A
 setting is chosen by the mean of both figures on all other data sets, and reported on the one that is left out.
 
 Finished parts are kept (`--cache`): a run that was stopped goes on where it was.
@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import process_time
 from typing import Any
 
 import numpy as np
@@ -191,7 +191,7 @@ def with_classical(segmenter: TrainableSegmenter, image: np.ndarray, deep: np.nd
     if found.classical is None:
         return deep
     block = (slice(0, image.shape[0]), slice(0, image.shape[1]))
-    return np.concatenate([found.classical_block(found.classical, ArrayImage(image), 0, block, True), deep], axis=-1)
+    return np.concatenate([found.block(ArrayImage(image), 0, block, grid=None), deep], axis=-1)
 
 
 def filtered(method: Method, guide: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -240,7 +240,7 @@ def figures_of(counts: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
 def seconds_per_megapixel(
     image: np.ndarray, strokes: np.ndarray, backbone: Backbone, **settings: Any
 ) -> dict[str, float]:
-    """How long each method takes for an image, backbone included and classical features and classifier left out."""
+    """Seconds of the processor, which other programs do not change, for all but classical features and classifier."""
     found: dict[str, float] = {}
     guide = guide_of(image)
     probabilities = np.random.default_rng(0).random((*image.shape[:2], int(strokes.max())), dtype=np.float32)
@@ -249,10 +249,10 @@ def seconds_per_megapixel(
         times = []
         for _ in range(REPEATS):
             segmenter.features_ = replace(segmenter.features_, cache=MemoryCache())  # forgets what the backbone gave
-            start = perf_counter()
+            start = process_time()
             deep_pixels(method, segmenter, image, guide)
             filtered(method, guide, probabilities)
-            times.append(perf_counter() - start)
+            times.append(process_time() - start)
         found[name] = median(times) / (guide.size / 1e6)
     return found
 

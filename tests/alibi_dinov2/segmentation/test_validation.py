@@ -10,7 +10,7 @@ from sklearn.metrics import f1_score, jaccard_score, precision_score, recall_sco
 
 from alibi_dinov2.segmentation.labelled_pixels import OneImageWarning
 from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
-from alibi_dinov2.segmentation.validation import Validation, number_strokes
+from alibi_dinov2.segmentation.validation import Validation, number_strokes, validate
 from tests.alibi_dinov2.segmentation.materials import CLASSICAL, IMAGE, LABELS, materials, scribbles
 
 SETTINGS = {"classical": CLASSICAL, "classifier": "logistic-regression"}
@@ -32,7 +32,7 @@ def dark_and_bright(strokes: int = 4) -> tuple[np.ndarray, np.ndarray]:
 
 def test_images_are_left_out_one_by_one(hybrid):
     found = hybrid(classifier="logistic-regression")
-    validation = found.validate(IMAGES, ALL_LABELS)
+    validation = validate(found, IMAGES, ALL_LABELS)
     assert validation.by == "image"
     for number, (image, labels) in enumerate(zip(IMAGES, ALL_LABELS, strict=True)):
         others = [other for other in range(3) if other != number]
@@ -65,13 +65,13 @@ def test_figures_are_those_of_scikit_learn():
 
 def test_strokes_are_left_out_where_there_is_one_image():
     image, labels = dark_and_bright()
-    validation = TrainableSegmenter(**SETTINGS).validate(image, labels)
+    validation = validate(TrainableSegmenter(**SETTINGS), image, labels)
     assert validation.by == "stroke"
     assert validation.scores.pixels.tolist() == [40, 40]
     assert validation.accuracy == 1
     # A stroke that contradicts all others is wrong when it is left out, and right once it has been learned.
     labels[30, 10:20] = 2
-    spoilt = TrainableSegmenter(**SETTINGS).validate(image, labels)
+    spoilt = validate(TrainableSegmenter(**SETTINGS), image, labels)
     assert spoilt.confusion[1].tolist() == [10, 40]
     assert spoilt.confusion[0, 0] > 35, "what it spoils of others"
 
@@ -79,12 +79,12 @@ def test_strokes_are_left_out_where_there_is_one_image():
 def test_the_only_stroke_of_a_class_is_learned_from_and_not_counted():
     image, labels = dark_and_bright()
     labels[60, 25:] = 0
-    validation = TrainableSegmenter(**SETTINGS).validate(image, labels)
+    validation = validate(TrainableSegmenter(**SETTINGS), image, labels)
     assert validation.confusion.tolist() == [[40, 0], [0, 0]]
     assert validation.uncounted.tolist() == [0, 10]
     labels[20, 25:] = 0
     with pytest.raises(ValueError, match="there must be two strokes of a class"):
-        TrainableSegmenter(**SETTINGS).validate(image, labels)
+        validate(TrainableSegmenter(**SETTINGS), image, labels)
 
 
 def test_strokes_are_pixels_that_touch_and_are_numbered_in_each_class():
@@ -96,7 +96,7 @@ def test_strokes_are_pixels_that_touch_and_are_numbered_in_each_class():
 
 def test_slices_of_a_single_stack_are_left_out():
     stack, labels = np.stack([IMAGE, OTHER, IMAGE]), np.stack([LABELS, ALL_LABELS[1], 0 * LABELS])
-    validation = TrainableSegmenter(**SETTINGS).validate(stack, labels)
+    validation = validate(TrainableSegmenter(**SETTINGS), stack, labels)
     assert validation.by == "slice"
     assert len(validation.truth) == (labels > 0).sum()
     expected = TrainableSegmenter(**SETTINGS).fit(IMAGE, LABELS).predict(OTHER)[ALL_LABELS[1] > 0]
@@ -114,10 +114,10 @@ def test_few_folds_leave_out_several_at_a_time():
             return super().fit(images, labels)
 
     counted = Counted(**segmenter.get_params(deep=False))
-    assert len(counted.validate(image, labels).truth) == 80
+    assert len(validate(counted, image, labels).truth) == 80
     assert fits == [60] * 4
     fits.clear()
-    assert len(counted.validate(image, labels, folds=2).truth) == 80
+    assert len(validate(counted, image, labels, folds=2).truth) == 80
     assert fits == [40] * 2
 
 
@@ -125,8 +125,10 @@ def test_a_class_that_is_on_one_image_alone_is_not_counted():
     image, labels = dark_and_bright()
     third = labels.copy()
     third[5, 5:25] = 3
-    validation = TrainableSegmenter(**SETTINGS, class_names=["dark", "bright", "odd"]).validate(
-        [image, image, image], [labels, labels, third]
+    validation = validate(
+        TrainableSegmenter(**SETTINGS, class_names=["dark", "bright", "odd"]),
+        [image, image, image],
+        [labels, labels, third],
     )
     assert validation.uncounted.tolist() == [0, 0, 20]
     assert validation.scores.pixels.tolist() == [120, 120, 0]
@@ -139,7 +141,7 @@ def test_a_class_that_is_on_one_image_alone_is_not_counted():
 def test_the_segmenter_stays_as_it_is():
     found = TrainableSegmenter(**SETTINGS, class_names=["smooth", "rough"]).fit(IMAGE, LABELS)
     before, state = found.predict(IMAGE), dict(vars(found))
-    found.validate(IMAGES, ALL_LABELS)
+    validate(found, IMAGES, ALL_LABELS)
     assert vars(found) == state
     np.testing.assert_array_equal(found.predict(IMAGE), before)
 
@@ -157,9 +159,9 @@ def test_the_segmenter_stays_as_it_is():
 )
 def test_what_cannot_be_validated_is_refused(images, labels, options, message):
     with pytest.raises(ValueError, match=message):
-        TrainableSegmenter(**SETTINGS).validate(images, labels, **options)
+        validate(TrainableSegmenter(**SETTINGS), images, labels, **options)
     with pytest.raises(ValueError, match="1 class names for classes"):
-        TrainableSegmenter(**SETTINGS, class_names=["smooth"]).validate(IMAGES, ALL_LABELS)
+        validate(TrainableSegmenter(**SETTINGS, class_names=["smooth"]), IMAGES, ALL_LABELS)
 
 
 def test_fit_warns_of_a_class_on_one_image_alone():
