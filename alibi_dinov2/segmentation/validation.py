@@ -32,7 +32,7 @@ TOUCHING = np.ones((3, 3))  # pixels of a stroke touch by a side or a corner
 
 @dataclass(frozen=True)
 class Scores:
-    """Figures of each class, `(K,)` float64 from 0 to 1, NaN where nothing was counted; `pixels` `(K,)` int64."""
+    """Figures of each class, `(K,)` float64 from 0 to 1, NaN for one without counted pixels; `pixels` `(K,)` int64."""
 
     pixels: np.ndarray
     precision: np.ndarray
@@ -74,7 +74,8 @@ class Validation:
         precision, recall, f1, pixels = precision_recall_fscore_support(
             self.truth, self.predicted, labels=self.classes, zero_division=np.nan
         )
-        # scikit-learn's `jaccard_score` has no way to say that nothing was counted.
+        # A class of which no pixel was counted has no score, whatever was taken for it.
+        precision, recall, f1 = (np.where(pixels > 0, values, np.nan) for values in (precision, recall, f1))
         return Scores(pixels, precision, recall, f1, f1 / (2 - f1))
 
     @property
