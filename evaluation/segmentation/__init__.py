@@ -10,5 +10,5 @@ In the order in which to read:
     benchmark/          command: the segmenter beside its parts and its peers, on many data sets
     position_features.py  command: when position as a feature helps, and when it misleads
     edges.py            command: what brings deep features, or classes, to the edges in the image
-    joint_bilateral.py  one of the ways that edges.py compares
+    edge_methods.py     the ways that it compares, one of them in joint_bilateral.py
 """

@@ -24,12 +24,9 @@ Finished parts are kept (`--cache`): a run that was stopped goes on where it was
 import argparse
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
-from time import process_time
 from typing import Any
 
 import numpy as np
@@ -38,12 +35,10 @@ from tqdm.auto import tqdm
 
 from alibi_dinov2.features.backbone import Backbone
 from alibi_dinov2.features.classical_features import ClassicalFeatures
-from alibi_dinov2.features.feature_cache import FeatureCache, MemoryCache
+from alibi_dinov2.features.feature_cache import FeatureCache
 from alibi_dinov2.io.files import write_json
-from alibi_dinov2.io.image_regions import ArrayImage
 from alibi_dinov2.pictures.colours import line_colours
 from alibi_dinov2.pictures.panels import save_figure
-from alibi_dinov2.segmentation.guided_filter import guided_filter
 from alibi_dinov2.segmentation.pixel_classifiers import fit_classifier
 from alibi_dinov2.segmentation.saved_segmenter import library_versions
 from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
@@ -52,66 +47,22 @@ from evaluation.position.positional_figures import subplots
 from evaluation.report.records import DatasetFacts, Stopwatch, make_record
 from evaluation.segmentation.benchmark.sets import DataSet, open_sets
 from evaluation.segmentation.comparison import comparison_parser, segmenter_settings, with_versions
-from evaluation.segmentation.joint_bilateral import joint_bilateral
+from evaluation.segmentation.edge_methods import (
+    METHODS,
+    deep_pixels,
+    filtered,
+    grid_of,
+    guide_of,
+    kind_of,
+    seconds_per_megapixel,
+    with_classical,
+)
 from evaluation.segmentation.scribbles import stroke_rounds
 from evaluation.semantics.boundaries import TOLERANCE, boundary_counts, boundary_f
 from evaluation.semantics.miou import confusion_matrix, mean_iou
 from evaluation.semantics.segmentation_data import describe
 
-BASELINE = "bilinear"
 FEATURES = ("deep", "combined")
-REPEATS = 3  # of a measurement of time, of which the median counts
-Filter = Callable[[np.ndarray, np.ndarray], np.ndarray]
-
-
-@dataclass(frozen=True)
-class Method:
-    """A way from a grid of patches to classes of pixels.
-
-    Attributes:
-        shifts: of the deep features.
-        bilateral: scale of joint bilateral upsampling, which takes the place of bilinear interpolation if given.
-        features: radius in pixels of a guided filter of the deep features of pixels; 0 for none.
-        probabilities: the same of the probabilities of classes.
-    """
-
-    shifts: int = 1
-    bilateral: float | None = None
-    features: int = 0
-    probabilities: int = 0
-
-    @property
-    def until_classifier(self) -> "Method":
-        """The part of it that the classifier sees."""
-        return Method(self.shifts, self.bilateral, self.features)
-
-
-METHODS = {
-    BASELINE: Method(),
-    "shifts-2": Method(shifts=2),
-    **{f"joint-bilateral-{scale:g}": Method(bilateral=scale) for scale in (0.05, 0.1)},
-    "guided-components-8": Method(features=8),
-    **{f"guided-probabilities-{radius}": Method(probabilities=radius) for radius in (4, 8, 16)},
-    "joint-bilateral-0.1, guided-probabilities-8": Method(bilateral=0.1, probabilities=8),
-}
-
-
-def guide_of(image: np.ndarray) -> np.ndarray:
-    """The mean of the channels of `(H, W, 3)` uint8 as `(H, W)` float32 from 0 to 1."""
-    return image.mean(axis=-1, dtype=np.float32) / 255
-
-
-def deep_pixels(method: Method, segmenter: TrainableSegmenter, image: np.ndarray, guide: np.ndarray) -> np.ndarray:
-    """Deep features `(H, W, n)` of all pixels of an image `(H, W, 3)`, as a fitted segmenter and a method make them."""
-    source, found = ArrayImage(image), segmenter.features_
-    grid = found.grid(source, 0)
-    assert grid is not None
-    assert found.deep is not None
-    if method.bilateral is not None:
-        pixels = joint_bilateral(guide, grid, found.deep.patch, method.bilateral)
-    else:
-        pixels = found.deep.upsample(grid, (slice(0, image.shape[0]), slice(0, image.shape[1])))
-    return guided_filter(guide, pixels, method.features) if method.features else pixels
 
 
 @dataclass(frozen=True)
@@ -167,7 +118,7 @@ def predictions(
         if known not in probabilities:
             segmenter = segmenters[method.shifts]
             pixels = [
-                with_classical(segmenter, image, deep_pixels(known, segmenter, image, guide))
+                with_classical(segmenter, image, deep_pixels(known, segmenter, grid_of(segmenter, image), guide))
                 for image, guide in zip((*task.train, *task.test), guides, strict=True)
             ]
             learned = np.concatenate([found[drawn > 0] for found, drawn in zip(pixels, task.strokes, strict=False)])
@@ -183,20 +134,6 @@ def predictions(
                 for guide, found in zip(guides[len(task.train) :], probabilities[known], strict=True)
             ],
         )
-
-
-def with_classical(segmenter: TrainableSegmenter, image: np.ndarray, deep: np.ndarray) -> np.ndarray:
-    """Features of all pixels, classical ones first, if the segmenter has any."""
-    found = segmenter.features_
-    if found.classical is None:
-        return deep
-    block = (slice(0, image.shape[0]), slice(0, image.shape[1]))
-    return np.concatenate([found.block(ArrayImage(image), 0, block, grid=None), deep], axis=-1)
-
-
-def filtered(method: Method, guide: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Probabilities `(H, W, K)` as a method leaves them."""
-    return guided_filter(guide, probabilities, method.probabilities) if method.probabilities else probabilities
 
 
 def measure_task(
@@ -235,26 +172,6 @@ def figures_of(counts: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
     ]
     miou, f_score = np.mean(scores, axis=0).tolist()
     return miou, f_score
-
-
-def seconds_per_megapixel(
-    image: np.ndarray, strokes: np.ndarray, backbone: Backbone, **settings: Any
-) -> dict[str, float]:
-    """Seconds of the processor, which other programs do not change, for all but classical features and classifier."""
-    found: dict[str, float] = {}
-    guide = guide_of(image)
-    probabilities = np.random.default_rng(0).random((*image.shape[:2], int(strokes.max())), dtype=np.float32)
-    for name, method in tqdm(METHODS.items(), "seconds", unit="method"):
-        segmenter = TrainableSegmenter(backbone, None, shifts=method.shifts, **settings).fit(image, strokes)
-        times = []
-        for _ in range(REPEATS):
-            segmenter.features_ = replace(segmenter.features_, cache=MemoryCache())  # forgets what the backbone gave
-            start = process_time()
-            deep_pixels(method, segmenter, image, guide)
-            filtered(method, guide, probabilities)
-            times.append(process_time() - start)
-        found[name] = median(times) / (guide.size / 1e6)
-    return found
 
 
 Figures = dict[str, dict[str, tuple[float, float]]]  # by features and data set's name, then by method: mIoU, F-score
@@ -303,11 +220,6 @@ def table(metrics: Mapping[str, float]) -> str:
         cells = [name, *(f"{value:.3f}" for value in values), "" if time is None else f"{time:.2f}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def kind_of(name: str) -> str:
-    """What a method is called without its settings."""
-    return re.sub(r"-[\d.]+(?=,|$)", "", name)
 
 
 def edges_figure(metrics: Mapping[str, float]) -> Figure:

@@ -13,7 +13,8 @@ from evaluation.report.records import read_record
 from evaluation.segmentation import edges
 from evaluation.segmentation.benchmark.prepare import prepare
 from evaluation.segmentation.benchmark.sets import open_sets
-from evaluation.segmentation.edges import METHODS, choose, kind_of, make_task, predictions
+from evaluation.segmentation.edge_methods import METHODS, kind_of
+from evaluation.segmentation.edges import choose, make_task, predictions
 from evaluation.segmentation.joint_bilateral import joint_bilateral
 from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor
 
