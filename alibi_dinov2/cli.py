@@ -21,12 +21,9 @@ from alibi_dinov2.app import serve
 from alibi_dinov2.command import run
 from alibi_dinov2.feature_panel import feature_panel
 from alibi_dinov2.features.backbone import load_backbone
-from alibi_dinov2.features.classical_features import ClassicalFeatures
 from alibi_dinov2.features.columns import columns, named_backbones
-from alibi_dinov2.features.deep_features import DeepFeatures
 from alibi_dinov2.features.feature_cache import DEFAULT_FOLDER, FeatureCache
 from alibi_dinov2.features.feature_files import FORMATS, export_features
-from alibi_dinov2.features.position_features import POSITIONS
 from alibi_dinov2.features.zoo import MODELS
 from alibi_dinov2.io.contrast import AUTO, Contrast
 from alibi_dinov2.io.files import require_new_folder
@@ -36,13 +33,12 @@ from alibi_dinov2.io.pairing import named_paths, pair_by_name, result_names
 from alibi_dinov2.pictures.confusion import confusion_figure
 from alibi_dinov2.pictures.panels import save_figure
 from alibi_dinov2.segmentation.fitting import LABEL_SUFFIXES, fit_files, validate_files
-from alibi_dinov2.segmentation.guided_filter import RADIUS
 from alibi_dinov2.segmentation.labelled_pixels import OneImageWarning
-from alibi_dinov2.segmentation.pixel_classifiers import CLASSIFIERS
 from alibi_dinov2.segmentation.prediction import DTYPES, Outputs, predict_files, result_paths
 from alibi_dinov2.segmentation.saved_segmenter import read_settings
 from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
 from alibi_dinov2.segmentation.validation import FOLDS, GROUPS
+from alibi_dinov2.segmenter_options import add_settings, new_segmenter, own_device
 
 SIZE = 518  # shortest side in pixels: what the model was trained at
 
@@ -78,26 +74,6 @@ def labelled_pairs(arguments: argparse.Namespace) -> list[tuple[Path, Path]]:
     if unlabelled:
         print(f"without labels, left out: {', '.join(map(str, unlabelled))}", file=sys.stderr)
     return pairs
-
-
-def new_segmenter(arguments: argparse.Namespace) -> TrainableSegmenter:
-    """The segmenter that the options of `add_settings` ask for."""
-    return TrainableSegmenter(
-        load_backbone(arguments.model, own_device(arguments.device)) if arguments.model else None,
-        None if arguments.no_classical else ClassicalFeatures(),
-        arguments.classifier,
-        components=arguments.components,
-        shifts=arguments.shifts,
-        per_image=arguments.per_image,
-        position=arguments.position,
-        guided_radius=arguments.guided_radius,
-        cache=FeatureCache(arguments.cache),
-        class_names=arguments.class_names,
-        contrast=arguments.contrast,
-        channel=arguments.channel,
-        seed=arguments.seed,
-        progress=True,
-    )
 
 
 def predict(arguments: argparse.Namespace) -> int:
@@ -140,12 +116,6 @@ def predict(arguments: argparse.Namespace) -> int:
     for failure in failures:
         print(f"left out: {failure}", file=sys.stderr)
     return 1 if failures else 0
-
-
-def own_device(device: str) -> str:
-    """The device of this process among those that `accelerate launch` started on this machine."""
-    rank = os.environ.get("LOCAL_RANK")
-    return f"{device}:{rank}" if rank and device == "cuda" else device
 
 
 def info(arguments: argparse.Namespace) -> None:
@@ -232,53 +202,6 @@ def add_validate(commands: argparse._SubParsersAction, shared: list[argparse.Arg
     parser.add_argument("--folds", type=int, default=FOLDS, help="how often something is left out, at most")
     parser.add_argument("--figure", type=Path, help="file for a picture of the confusion table (PNG)")
     parser.set_defaults(command=validate)
-
-
-def add_settings(parser: argparse.ArgumentParser) -> None:
-    """The arguments that say what is learned from and how, for `new_segmenter`."""
-    parser.add_argument(
-        "--labels",
-        nargs="+",
-        type=Path,
-        required=True,
-        help="label images (0 unlabelled, 1, 2, … classes) or ImageJ regions whose groups are classes (.roi, .zip), "
-        "and folders of them, named like the images",
-    )
-    kind = parser.add_mutually_exclusive_group(required=True)
-    kind.add_argument("--model", help=f"Hub id or folder of the backbone, or {', '.join(MODELS)}")
-    kind.add_argument("--no-deep", action="store_true", help="use classical features alone")
-    parser.add_argument("--no-classical", action="store_true", help="use deep features alone")
-    parser.add_argument("--classifier", choices=CLASSIFIERS, default=CLASSIFIERS[0])
-    parser.add_argument("--class-names", nargs="+", help="one for each class, in the order of their numbers")
-    parser.add_argument(
-        "--components", type=int, default=DeepFeatures.components, help="principal components of the deep features"
-    )
-    parser.add_argument(
-        "--shifts",
-        type=int,
-        default=DeepFeatures.shifts,
-        help="patches per patch length: 2 makes deep features twice as fine",
-    )
-    parser.add_argument(
-        "--per-image",
-        action=argparse.BooleanOptionalAction,
-        default=DeepFeatures.per_image,
-        help="standardise deep features in each image; --no-per-image where images show different phases",
-    )
-    parser.add_argument(
-        "--position",
-        nargs="+",
-        choices=POSITIONS,
-        default=[],
-        help="where a pixel is, as features of its own: only for classes that follow position, such as layers",
-    )
-    parser.add_argument(
-        "--guided-radius",
-        type=int,
-        default=RADIUS,
-        help="pixels, of the filter that brings the borders of classes to edges in the image; 0 for none",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of everything random")
 
 
 def add_predict(commands: argparse._SubParsersAction, shared: list[argparse.ArgumentParser]) -> None:
