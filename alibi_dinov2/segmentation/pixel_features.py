@@ -52,12 +52,14 @@ class PixelFeatures:
     def views(self) -> list[np.ndarray]:
         """Parts of the features, by their numbers, that may be trusted differently in images without labels.
 
-        All of them; all that a change of the brightness leaves as they are; and all but the classical ones.
+        All of them; all that a change of the brightness leaves as they are; and, if there are deep ones, all but the
+        classical ones. Position is in every view: who asks for it trusts it.
         """
         level = self.classical.level(3 if self.colour else 1) if self.classical else np.zeros(0, dtype=bool)
         deep = len(self.reduction.components) if self.reduction else 0
-        level, classical = (np.append(part, np.zeros(deep, dtype=bool)) for part in (level, np.ones_like(level)))
-        views = [np.ones_like(level), ~level, ~classical]
+        others = np.zeros(deep + len(self.position), dtype=bool)
+        level, classical = (np.append(part, others) for part in (level, np.ones_like(level)))
+        views = [np.ones_like(level), ~level, *([~classical] if deep else [])]
         return [
             np.flatnonzero(view)
             for number, view in enumerate(views)

@@ -122,7 +122,15 @@ def predictions(
                 for image, guide in zip((*task.train, *task.test), guides, strict=True)
             ]
             learned = np.concatenate([found[drawn > 0] for found, drawn in zip(pixels, task.strokes, strict=False)])
-            classifier = fit_classifier(segmenter.classifier, learned, labels, task.classes, seed)
+            classifier = fit_classifier(
+                segmenter.classifier,
+                learned,
+                labels,
+                task.classes,
+                seed,
+                images=np.repeat(np.arange(len(task.strokes)), [np.count_nonzero(drawn) for drawn in task.strokes]),
+                views=segmenter.features_.views(),
+            )
             probabilities[known] = [
                 classifier.predict_proba(found.reshape(-1, found.shape[-1])).reshape(*found.shape[:2], -1)
                 for found in pixels[len(task.train) :]
