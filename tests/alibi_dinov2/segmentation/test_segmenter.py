@@ -118,7 +118,9 @@ def test_more_strokes_are_learned_without_computing_features_again(hybrid, monke
 def test_pixels_beyond_the_limit_are_not_learned_from(hybrid, monkeypatch):
     seen = []
     original = segmenter.fit_classifier
-    monkeypatch.setattr(segmenter, "fit_classifier", lambda *given: seen.append(given[1].shape) or original(*given))
+    monkeypatch.setattr(
+        segmenter, "fit_classifier", lambda *given, **more: seen.append(given[1].shape) or original(*given, **more)
+    )
     hybrid(max_pixels=100).fit(IMAGE, TRUTH)
     assert 98 <= seen[0][0] <= 101
 
@@ -127,7 +129,7 @@ def test_pixels_beyond_the_limit_are_not_learned_from(hybrid, monkeypatch):
     ("settings", "message"),
     [
         ({"classical": None}, "neither a backbone nor classical"),
-        ({"classifier": "svm"}, "must be one of xgboost"),
+        ({"classifier": "svm"}, "must be one of stroke-forest"),
         ({"max_pixels": 1}, "must be 2 or more"),
     ],
 )
@@ -162,7 +164,7 @@ def test_a_refit_that_fails_leaves_what_was_learned(monkeypatch):
             found.fit(IMAGE, labels)
         np.testing.assert_array_equal(found.predict(IMAGE), before)
 
-    def interrupted(*_):
+    def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(segmenter, "fit_classifier", interrupted)
