@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from alibi_dinov2.io.open_image import open_image
     from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
     from alibi_dinov2.segmentation.session import Session
+    from alibi_dinov2.segmentation.validation import validate
 
 HOMES = {
     "ClassicalFeatures": "features.classical_features",
@@ -28,6 +29,7 @@ HOMES = {
     "open_image": "io.open_image",
     "read_image": "io.images",
     "read_labels": "io.labels",
+    "validate": "segmentation.validation",
     "write_labels": "io.labels",
 }
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "open_image",
     "read_image",
     "read_labels",
+    "validate",
     "write_labels",
 ]
 

@@ -2,6 +2,7 @@
 """Dense features and trainable segmentation of images and stacks of any size.
 
 alibi-dinov2 fit --model M --images FOLDER --labels FOLDER --output SEGMENTER
+alibi-dinov2 validate --model M --images FOLDER --labels FOLDER
 alibi-dinov2 predict --segmenter SEGMENTER --images FOLDER --output FOLDER
 alibi-dinov2 info SEGMENTER
 alibi-dinov2 features --model M --images FOLDER --output FOLDER
@@ -12,6 +13,7 @@ alibi-dinov2 app --model ONNX_FOLDER
 import argparse
 import os
 import sys
+import warnings
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,9 +21,7 @@ from alibi_dinov2.app import serve
 from alibi_dinov2.command import run
 from alibi_dinov2.feature_panel import feature_panel
 from alibi_dinov2.features.backbone import load_backbone
-from alibi_dinov2.features.classical_features import ClassicalFeatures
 from alibi_dinov2.features.columns import columns, named_backbones
-from alibi_dinov2.features.deep_features import DeepFeatures
 from alibi_dinov2.features.feature_cache import DEFAULT_FOLDER, FeatureCache
 from alibi_dinov2.features.feature_files import FORMATS, export_features
 from alibi_dinov2.features.zoo import MODELS
@@ -30,12 +30,15 @@ from alibi_dinov2.io.files import require_new_folder
 from alibi_dinov2.io.fractions import TABLE, add_fractions, fractions_of, fractions_text, read_fractions
 from alibi_dinov2.io.images import read_image
 from alibi_dinov2.io.pairing import named_paths, pair_by_name, result_names
+from alibi_dinov2.pictures.confusion import confusion_figure
 from alibi_dinov2.pictures.panels import save_figure
-from alibi_dinov2.segmentation.fitting import LABEL_SUFFIXES, fit_files
-from alibi_dinov2.segmentation.pixel_classifiers import CLASSIFIERS
+from alibi_dinov2.segmentation.fitting import LABEL_SUFFIXES, fit_files, validate_files
+from alibi_dinov2.segmentation.labelled_pixels import OneImageWarning
 from alibi_dinov2.segmentation.prediction import DTYPES, Outputs, predict_files, result_paths
 from alibi_dinov2.segmentation.saved_segmenter import read_settings
 from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
+from alibi_dinov2.segmentation.validation import FOLDS, GROUPS
+from alibi_dinov2.segmenter_options import add_settings, new_segmenter, own_device
 
 SIZE = 518  # shortest side in pixels: what the model was trained at
 
@@ -43,27 +46,34 @@ SIZE = 518  # shortest side in pixels: what the model was trained at
 def fit(arguments: argparse.Namespace) -> None:
     """Learn from labelled images and save the segmenter."""
     require_new_folder(arguments.output)
-    pairs, unlabelled = pair_by_name(arguments.images, arguments.labels, "labels", LABEL_SUFFIXES)
-    if unlabelled:
-        print(f"without labels, left out: {', '.join(map(str, unlabelled))}", file=sys.stderr)
-    segmenter = TrainableSegmenter(
-        load_backbone(arguments.model, own_device(arguments.device)) if arguments.model else None,
-        None if arguments.no_classical else ClassicalFeatures(),
-        arguments.classifier,
-        components=arguments.components,
-        shifts=arguments.shifts,
-        per_image=arguments.per_image,
-        cache=FeatureCache(arguments.cache),
-        class_names=arguments.class_names,
-        contrast=arguments.contrast,
-        channel=arguments.channel,
-        seed=arguments.seed,
-        progress=True,
-    )
-    marked = fit_files(segmenter, pairs)
+    pairs = labelled_pairs(arguments)
+    segmenter = new_segmenter(arguments)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", OneImageWarning)
+        marked = fit_files(segmenter, pairs)
+    for warning in caught:
+        print(f"warning: {warning.message}", file=sys.stderr)
     segmenter.save(arguments.output)
     print(f"contrast: {segmenter.contrast_.describe()}")
     print(f"{arguments.output}: {len(segmenter.classes_)} classes from {marked} pixels of {len(pairs)} images")
+
+
+def validate(arguments: argparse.Namespace) -> None:
+    """Tell how well segmenters do on labelled images, or strokes, that they have not learned from."""
+    pairs = labelled_pairs(arguments)
+    validation = validate_files(new_segmenter(arguments), pairs, arguments.by, arguments.folds)
+    print(validation.text([path.name for path, _ in pairs]))
+    if arguments.figure:
+        save_figure(confusion_figure(validation.confusion, validation.class_names), arguments.figure)
+        print(f"\n{arguments.figure}: written")
+
+
+def labelled_pairs(arguments: argparse.Namespace) -> list[tuple[Path, Path]]:
+    """The images with labels, and their labels; the other images are named."""
+    pairs, unlabelled = pair_by_name(arguments.images, arguments.labels, "labels", LABEL_SUFFIXES)
+    if unlabelled:
+        print(f"without labels, left out: {', '.join(map(str, unlabelled))}", file=sys.stderr)
+    return pairs
 
 
 def predict(arguments: argparse.Namespace) -> int:
@@ -108,12 +118,6 @@ def predict(arguments: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
-def own_device(device: str) -> str:
-    """The device of this process among those that `accelerate launch` started on this machine."""
-    rank = os.environ.get("LOCAL_RANK")
-    return f"{device}:{rank}" if rank and device == "cuda" else device
-
-
 def info(arguments: argparse.Namespace) -> None:
     """Print what a saved segmenter holds."""
     settings = read_settings(arguments.segmenter)
@@ -127,6 +131,8 @@ def info(arguments: argparse.Namespace) -> None:
         "backbone's folder": backbone.folder or "none" if backbone else "none",
         "backbone's checksum": backbone.fingerprint if backbone else "none",
         "classical features": ", ".join(f"{name} {value}" for name, value in classical.items()) or "none",
+        "position": ", ".join(parameters.get("position", ())) or "none",
+        "guided filter": f"radius {parameters['guided_radius']}" if parameters.get("guided_radius") else "none",
         "sees": "colour" if settings.colour else "grey",
         "contrast": Contrast.from_dict(settings.contrast).describe(),
         "channel": parameters["channel"] if parameters["channel"] is not None else "not chosen",
@@ -176,38 +182,27 @@ def app(arguments: argparse.Namespace) -> None:
 def add_fit(commands: argparse._SubParsersAction, shared: list[argparse.ArgumentParser]) -> None:
     """The arguments of `fit`."""
     parser = commands.add_parser("fit", parents=shared, help="learn from labelled images")
-    parser.add_argument(
-        "--labels",
-        nargs="+",
-        type=Path,
-        required=True,
-        help="label images (0 unlabelled, 1, 2, … classes) or ImageJ regions whose groups are classes (.roi, .zip), "
-        "and folders of them, named like the images",
-    )
-    kind = parser.add_mutually_exclusive_group(required=True)
-    kind.add_argument("--model", help=f"Hub id or folder of the backbone, or {', '.join(MODELS)}")
-    kind.add_argument("--no-deep", action="store_true", help="use classical features alone")
-    parser.add_argument("--no-classical", action="store_true", help="use deep features alone")
-    parser.add_argument("--classifier", choices=CLASSIFIERS, default=CLASSIFIERS[0])
-    parser.add_argument("--class-names", nargs="+", help="one for each class, in the order of their numbers")
-    parser.add_argument(
-        "--components", type=int, default=DeepFeatures.components, help="principal components of the deep features"
-    )
-    parser.add_argument(
-        "--shifts",
-        type=int,
-        default=DeepFeatures.shifts,
-        help="patches per patch length: 2 makes deep features twice as fine",
-    )
-    parser.add_argument(
-        "--per-image",
-        action=argparse.BooleanOptionalAction,
-        default=DeepFeatures.per_image,
-        help="standardise deep features in each image; --no-per-image where images show different phases",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of everything random")
+    add_settings(parser)
     parser.add_argument("--output", type=Path, required=True, help="folder for the segmenter; must not exist")
     parser.set_defaults(command=fit)
+
+
+def add_validate(commands: argparse._SubParsersAction, shared: list[argparse.ArgumentParser]) -> None:
+    """The arguments of `validate`."""
+    parser = commands.add_parser(
+        "validate",
+        parents=shared,
+        help="tell how well labels that are left out are predicted from the others",
+        description="Fits a segmenter to all labelled images but one, compares its prediction with the labels of that "
+        "one, and so on, and prints how often classes are right and what they are confused with.",
+    )
+    add_settings(parser)
+    parser.add_argument(
+        "--by", choices=GROUPS, help="what is left out; if not given, the first of these that there are several of"
+    )
+    parser.add_argument("--folds", type=int, default=FOLDS, help="how often something is left out, at most")
+    parser.add_argument("--figure", type=Path, help="file for a picture of the confusion table (PNG)")
+    parser.set_defaults(command=validate)
 
 
 def add_predict(commands: argparse._SubParsersAction, shared: list[argparse.ArgumentParser]) -> None:
@@ -319,6 +314,7 @@ def main_parser() -> argparse.ArgumentParser:
     cache = argparse.ArgumentParser(add_help=False)
     cache.add_argument("--cache", type=Path, default=DEFAULT_FOLDER, help="folder for features; may be removed later")
     add_fit(commands, [images, seen, cache])
+    add_validate(commands, [images, seen, cache])
     add_predict(commands, [images, cache])
     describing = commands.add_parser("info", help="print what a saved segmenter holds")
     describing.add_argument("segmenter", type=Path, help="folder that fit wrote")

@@ -241,6 +241,8 @@ class ImageFeatures:
             patches = grid.patches
             planes = self.kept.get(self.deep_key(index, block, grid), lambda: features.deep_planes(patches, block))
             found.extend(planes)
+        if features.position:
+            found.extend(features.position_planes(self.image.shape, block))
         return found
 
     def fit(self, labelled: Sequence[LabelledPixels]) -> PixelFeatures:

@@ -26,6 +26,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 
 from alibi_dinov2.features.half_precision import from_ordered
 from alibi_dinov2.io.files import new_file, write_json
+from alibi_dinov2.segmentation.classifier_input import require_classes, require_features
 from alibi_dinov2.segmentation.fast_trees import TreeSums, are_small
 from alibi_dinov2.segmentation.forest_booster import forest_booster
 from alibi_dinov2.segmentation.stroke_forest import fit_trees
@@ -383,32 +384,3 @@ def kind_of(name: str, threads: int | None) -> type[PixelClassifier]:
     if threads is not None and threads < 1:
         raise ValueError(f"{threads} threads were asked for; give 1 or more.")
     return KINDS[name]
-
-
-def require_features(features: np.ndarray) -> None:
-    """Raise a `ValueError` unless features are `(N, F)` and finite."""
-    if features.ndim != 2 or features.shape[1] == 0:
-        raise ValueError(f"Features have the shape {features.shape}; they must be (pixels, features).")
-    # The extremes are NaN if anything is, and need no second array.
-    if features.size and not np.isfinite([features.min(), features.max()]).all():
-        raise ValueError("Features are NaN or infinite; compute them from an image without such pixels.")
-
-
-def require_classes(classes: np.ndarray, pixels: int, num_classes: int) -> None:
-    """Raise a `ValueError` unless there is a class for each pixel and a pixel for each class."""
-    if num_classes < 2:
-        raise ValueError(f"Labels have {num_classes} class; a classifier needs 2 or more. Label another class.")
-    if classes.shape != (pixels,) or not np.issubdtype(classes.dtype, np.integer):
-        raise ValueError(
-            f"Classes are {classes.dtype} of shape {classes.shape}; they must be integers, one for each of the "
-            f"{pixels} pixels."
-        )
-    found = set(np.unique(classes).tolist())
-    allowed = set(range(num_classes))
-    if found - allowed:
-        raise ValueError(f"Classes are 0 to {num_classes - 1}; there is {sorted(found - allowed)} too.")
-    if allowed - found:
-        raise ValueError(
-            f"No pixel is labelled as class {sorted(allowed - found)} of 0 to {num_classes - 1}; label one or more of "
-            "each class, or number the classes without gaps."
-        )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a classifier sees of pixels: classical and deep features, block by block, of images of any size."""
+"""What a classifier sees of pixels: classical and deep features, and on request where they are, block by block."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +13,7 @@ from alibi_dinov2.features.classical_features import ClassicalFeatures
 from alibi_dinov2.features.deep_features import DeepFeatures, Reduction
 from alibi_dinov2.features.feature_cache import FeatureCache, MemoryCache
 from alibi_dinov2.features.half_precision import from_ordered, to_ordered
+from alibi_dinov2.features.position_features import position_features
 from alibi_dinov2.io.image_regions import ImageRegions, read_reflected
 from alibi_dinov2.io.tiles import Block, blocks
 
@@ -35,6 +36,7 @@ class PixelFeatures:
         block_cache: of classical features of blocks, under the pixels that they depend on: those that were learned from
             are there when more strokes come, and when the image is segmented.
         progress: whether to show bars.
+        position: which of `POSITIONS` stand beside the other features.
         block_size: side of a block in pixels.
     """
 
@@ -45,6 +47,7 @@ class PixelFeatures:
     cache: FeatureCache | MemoryCache
     block_cache: MemoryCache
     progress: bool = False
+    position: tuple[str, ...] = ()
     block_size: int = BLOCK
 
     def blocks(self, shape: tuple[int, int]) -> list[Block]:
@@ -54,12 +57,14 @@ class PixelFeatures:
     def views(self) -> list[np.ndarray]:
         """Parts of the features, by their numbers, that may be trusted differently in images without labels.
 
-        All of them; all that a change of the brightness leaves as they are; and all but the classical ones.
+        All of them; all that a change of the brightness leaves as they are; and, if there are deep ones, all but the
+        classical ones. Position is in every view: who asks for it trusts it.
         """
         level = self.classical.level(3 if self.colour else 1) if self.classical else np.zeros(0, dtype=bool)
         deep = len(self.reduction.components) if self.reduction else 0
-        level, classical = (np.append(part, np.zeros(deep, dtype=bool)) for part in (level, np.ones_like(level)))
-        views = [np.ones_like(level), ~level, ~classical]
+        others = np.zeros(deep + len(self.position), dtype=bool)
+        level, classical = (np.append(part, others) for part in (level, np.ones_like(level)))
+        views = [np.ones_like(level), ~level, *([~classical] if deep else [])]
         return [
             np.flatnonzero(view)
             for number, view in enumerate(views)
@@ -75,7 +80,7 @@ class PixelFeatures:
     def columns(
         self, image: ImageRegions, index: int, block: Block, grid: np.ndarray | None, keep: bool = False
     ) -> list[np.ndarray]:
-        """Features of the pixels of a block: F planes `(h, w)` int16, classical ones first.
+        """Features of the pixels of a block: F planes `(h, w)` int16, classical, deep, position.
 
         Args:
             image, index: a slice.
@@ -90,6 +95,8 @@ class PixelFeatures:
             found.extend(self.block_cache.get(digest, lambda: self.classical_planes(pixels), keep))
         if grid is not None:
             found.extend(self.deep_planes(grid, block))
+        if self.position:
+            found.extend(self.position_planes(image.shape, block))
         return found
 
     def block(self, image: ImageRegions, index: int, block: Block, grid: np.ndarray | None) -> np.ndarray:
@@ -134,6 +141,10 @@ class PixelFeatures:
         """Deep features of a block `(n, h, w)` int16, from the grid of its slice."""
         assert self.deep
         return to_ordered(self.deep.upsample(grid, block))
+
+    def position_planes(self, shape: tuple[int, int], block: Block) -> np.ndarray:
+        """Where the pixels of a block are in an image of that height and width, `(p, h, w)` int16."""
+        return to_ordered(np.moveaxis(position_features(shape, block, self.position), -1, 0))
 
 
 def gather(among: list[Block], pixels: np.ndarray, columns: Callable[[Block], Sequence[np.ndarray]]) -> np.ndarray:

@@ -8,7 +8,7 @@ anything is made of it. There is no pickle and no absolute path in it. Other fil
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 from alibi_dinov2.features.backbone import Backbone, load_backbone
 from alibi_dinov2.features.deep_features import Reduction
+from alibi_dinov2.io.contrast import Contrast
 from alibi_dinov2.io.files import new_folder, sha256_of, write_json
 from alibi_dinov2.segmentation.pixel_classifiers import PixelClassifier, load_classifier
 
@@ -122,6 +123,13 @@ class SavedSegmenter:
 def library_versions() -> dict[str, str]:
     """Versions of what a segmenter depends on."""
     return {name: version(name) for name in LIBRARIES}
+
+
+def as_json(value: Any) -> Any:
+    """A parameter of a segmenter as what JSON gives back: sequences as lists, a contrast as its facts."""
+    if isinstance(value, Contrast):
+        return value.to_dict()
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
 
 
 def write_segmenter(

@@ -19,15 +19,17 @@ from alibi_dinov2.features.backbone import Backbone
 from alibi_dinov2.features.classical_features import ClassicalFeatures
 from alibi_dinov2.features.deep_features import DeepFeatures
 from alibi_dinov2.features.feature_cache import FeatureCache, MemoryCache
+from alibi_dinov2.features.position_features import require_positions
 from alibi_dinov2.io.channels import Channel
 from alibi_dinov2.io.contrast import AUTO, Contrast, Setting
 from alibi_dinov2.io.image_regions import ImageRegions, Images, as_images, fit_contrast
 from alibi_dinov2.io.labels import as_label_maps
-from alibi_dinov2.io.tiles import Block
-from alibi_dinov2.segmentation.labelled_pixels import LabelledPixels, choose_pixels, find_classes
+from alibi_dinov2.io.tiles import Block, assembled
+from alibi_dinov2.segmentation.guided_filter import RADIUS, follow_edges
+from alibi_dinov2.segmentation.labelled_pixels import LabelledPixels, pixels_to_learn
 from alibi_dinov2.segmentation.pixel_classifiers import CLASSIFIERS, PixelClassifier, fit_classifier
 from alibi_dinov2.segmentation.pixel_features import PixelFeatures, by_block, has_colour
-from alibi_dinov2.segmentation.saved_segmenter import SavedBackbone, read_segmenter, write_segmenter
+from alibi_dinov2.segmentation.saved_segmenter import SavedBackbone, as_json, read_segmenter, write_segmenter
 
 NOT_SAVED = ("backbone", "classical", "cache", "progress")  # parameters that are no settings, or saved otherwise
 
@@ -44,6 +46,10 @@ class TrainableSegmenter(BaseEstimator):
         classical: which classical features; none for deep features alone.
         classifier: one of `CLASSIFIERS`.
         components, window, overlap, shifts, per_image: of the deep features, see `DeepFeatures`.
+        position: which of `POSITIONS` a pixel's features have beside them: `row`, `column`, `border`. They are for
+            classes that follow position, such as layers; anywhere else they mislead.
+        guided_radius: pixels, of the guided filter that brings the borders of classes to the edges in the image; 0 for
+            none, see `guided_filter`.
         max_pixels: labelled pixels that the classifier learns from, 2 or more; if there are more, so many are drawn.
         cache: for the backbone's features; with a `FeatureCache` they are kept on disk, otherwise in memory.
         class_names: one for each class, in the order of their numbers.
@@ -71,6 +77,8 @@ class TrainableSegmenter(BaseEstimator):
         overlap: int = DeepFeatures.overlap,
         shifts: int = DeepFeatures.shifts,
         per_image: bool = DeepFeatures.per_image,
+        position: Sequence[str] = (),
+        guided_radius: int = RADIUS,
         max_pixels: int = 50_000,
         cache: FeatureCache | MemoryCache | None = None,
         class_names: Sequence[str] | None = None,
@@ -87,6 +95,8 @@ class TrainableSegmenter(BaseEstimator):
         self.overlap = overlap
         self.shifts = shifts
         self.per_image = per_image
+        self.position = position
+        self.guided_radius = guided_radius
         self.max_pixels = max_pixels
         self.cache = cache
         self.class_names = class_names
@@ -112,42 +122,20 @@ class TrainableSegmenter(BaseEstimator):
         Raises:
             ValueError: a setting is out of range, the labels do not fit the images or are no labels, or fewer than two
                 classes are marked.
+
+        Warns:
+            OneImageWarning: of several images with labels, a class has them on one alone.
         """
         deep = self.deep_features()
         given = as_images(images)
         contrast = fit_contrast(given, self.contrast)
         sources = as_images(given, contrast)
-        classes, labelled = self.labelled_pixels(sources, as_label_maps(labels, sources))
+        maps = as_label_maps(labels, sources)
+        classes, labelled = pixels_to_learn(sources, maps, self.class_names, self.max_pixels, self.seed)
         features = self.fit_features(sources, labelled, deep)
         samples = [features.of_pixels(found.source, found.index, found.pixels) for found in labelled]
         classifier = self.classifier_of(features, np.concatenate(samples), labelled, classes)
         return self.set_fitted(classes, features, classifier, contrast)
-
-    def labelled_pixels(
-        self, sources: Sequence[ImageRegions], maps: Sequence[np.ndarray]
-    ) -> tuple[np.ndarray, list[LabelledPixels]]:
-        """The classes, `(K,)` uint8, and the pixels to learn from of each slice that has some.
-
-        Args:
-            sources: images.
-            maps: labels of every slice of every image, `(H, W)` uint8.
-
-        Raises:
-            ValueError: fewer than two classes are marked, or there is not one name for each.
-        """
-        classes = find_classes(maps)
-        if self.class_names is not None and len(self.class_names) != len(classes):
-            raise ValueError(
-                f"There are {len(self.class_names)} class names for classes {classes.tolist()}; give one each."
-            )
-        places = choose_pixels(maps, self.max_pixels, self.seed)
-        pages = [(source, index) for source in sources for index in range(source.slices)]
-        labelled = [
-            LabelledPixels(source, index, pixels, page[tuple(pixels.T)])
-            for (source, index), page, pixels in zip(pages, maps, places, strict=True)
-            if len(pixels)
-        ]
-        return classes, labelled
 
     def classifier_of(
         self, features: PixelFeatures, samples: np.ndarray, labelled: Sequence[LabelledPixels], classes: np.ndarray
@@ -157,7 +145,7 @@ class TrainableSegmenter(BaseEstimator):
         Args:
             features: fitted.
             samples: of the labelled pixels, `(n, F)` float32.
-            labelled, classes: from `labelled_pixels`.
+            labelled, classes: from `pixels_to_learn`.
         """
         targets = np.searchsorted(classes, np.concatenate([found.labels for found in labelled]))
         return fit_classifier(
@@ -189,6 +177,9 @@ class TrainableSegmenter(BaseEstimator):
             raise ValueError("There is neither a backbone nor classical features; give one of them, or both.")
         if self.classifier not in CLASSIFIERS:
             raise ValueError(f"The classifier is {self.classifier!r}; it must be one of {', '.join(CLASSIFIERS)}.")
+        require_positions(self.position)
+        if self.guided_radius < 0:
+            raise ValueError(f"guided_radius is {self.guided_radius}; it must be 0 pixels, for no filter, or more.")
         if self.max_pixels < 2:
             raise ValueError(f"max_pixels is {self.max_pixels}; it must be 2 or more.")
         if self.backbone is None:
@@ -211,6 +202,7 @@ class TrainableSegmenter(BaseEstimator):
             self.cache or (last.cache if last and isinstance(last.cache, MemoryCache) else MemoryCache()),
             last.block_cache if last else MemoryCache(),
             self.progress,
+            tuple(self.position),
         )
         self._last_features = features
         colour = any(
@@ -233,7 +225,7 @@ class TrainableSegmenter(BaseEstimator):
             for _, block, probabilities in self.predict_blocks(source, index):
                 yield block, self.classes_[probabilities.argmax(axis=-1)]
 
-        return self.assembled(image, classes)
+        return self.of_image(image, classes)
 
     def predict_proba(self, image: np.ndarray | Image.Image | ImageRegions) -> np.ndarray:
         """Probabilities of the classes, `(H, W, K)` float32, in the order of `classes_`, of a stack of several slices
@@ -243,15 +235,15 @@ class TrainableSegmenter(BaseEstimator):
             for _, block, part in self.predict_blocks(source, index):
                 yield block, part
 
-        return self.assembled(image, probabilities)
+        return self.of_image(image, probabilities)
 
     def pixel_features(self, image: np.ndarray | Image.Image | ImageRegions) -> np.ndarray:
         """What the classifier sees of every pixel, `(H, W, F)` float32, of a stack of several slices
         `(slices, H, W, F)`; raises what `predict` raises."""
         self.require_fitted()
-        return self.assembled(image, self.features_.of_slice)
+        return self.of_image(image, self.features_.of_slice)
 
-    def assembled(
+    def of_image(
         self,
         image: np.ndarray | Image.Image | ImageRegions,
         parts: Callable[[ImageRegions, int], Iterator[tuple[Block, np.ndarray]]],
@@ -262,13 +254,7 @@ class TrainableSegmenter(BaseEstimator):
         if len(given) > 1:
             raise ValueError(f"There are {len(given)} images; give them one after the other.")
         (source,) = given
-        whole: np.ndarray | None = None
-        for index in range(source.slices):
-            for block, part in parts(source, index):
-                if whole is None:
-                    whole = np.empty((source.slices, *source.shape, *part.shape[2:]), dtype=part.dtype)
-                whole[index, *block] = part
-        assert whole is not None
+        whole = assembled(source.slices, source.shape, lambda index: parts(source, index))
         return whole if source.slices > 1 else whole[0]
 
     def predict_blocks(
@@ -292,8 +278,23 @@ class TrainableSegmenter(BaseEstimator):
                 continue
             # Computed once a block is wanted, and asked for only then: others may have done the rest meanwhile.
             grid = self.features_.grid(image, index) if grid is None else grid
-            columns = self.features_.columns(image, index, block, grid)
-            yield number, block, self.classifier_.predict_columns(columns)
+            yield number, block, self.block_probabilities(image, index, block, grid)
+
+    def block_probabilities(self, image: ImageRegions, index: int, block: Block, grid: np.ndarray | None) -> np.ndarray:
+        """Probabilities of the pixels of any block of a slice, `(h, w, K)` float32.
+
+        Args:
+            image, index: the slice, in the contrast `contrast_`.
+            block: rows and columns.
+            grid: of the slice, from `features_.grid`.
+        """
+        return follow_edges(
+            image,
+            index,
+            block,
+            self.guided_radius,
+            lambda wide: self.classifier_.predict_columns(self.features_.columns(image, index, wide, grid)),
+        )
 
     def require_fitted(self) -> None:
         """Raise a `NotFittedError`, which is a `ValueError`, unless `fit` or `load` came first."""
@@ -322,13 +323,8 @@ class TrainableSegmenter(BaseEstimator):
                 f"A segmenter on {deep.backbone.name} cannot be saved: {deep.backbone.removal.name} is no model."
             )
         parameters = {name: value for name, value in self.get_params(deep=False).items() if name not in NOT_SAVED}
-        for name, value in parameters.items():
-            if isinstance(value, Contrast):
-                parameters[name] = value.to_dict()
-            elif isinstance(value, Sequence) and not isinstance(value, str):
-                parameters[name] = list(value)
         facts = {
-            "parameters": parameters,
+            "parameters": {name: as_json(value) for name, value in parameters.items()},
             "classical": asdict(self.classical) if self.classical else None,
             "backbone": SavedBackbone.of(deep.backbone, deep.fingerprint, folder) if deep else None,
             "classes": self.classes_.tolist(),
@@ -368,7 +364,8 @@ class TrainableSegmenter(BaseEstimator):
             backbone = settings.backbone.load(folder, device)
         classical = ClassicalFeatures(**settings.classical) if settings.classical else None
         try:
-            parameters = dict(settings.parameters)
+            # One that was saved before there was a filter goes on predicting without it.
+            parameters = {"guided_radius": 0} | settings.parameters
             if isinstance(parameters.get("contrast"), dict):
                 parameters["contrast"] = Contrast.from_dict(parameters["contrast"])
             segmenter = cls(backbone, classical, cache=cache, progress=progress, **parameters)
@@ -383,7 +380,14 @@ class TrainableSegmenter(BaseEstimator):
         segmenter.classes_ = np.array(settings.classes, dtype=np.uint8)
         segmenter.contrast_ = Contrast.from_dict(settings.contrast)
         segmenter.features_ = PixelFeatures(
-            classical, deep, saved.reduction, settings.colour, cache or MemoryCache(), MemoryCache(), progress
+            classical,
+            deep,
+            saved.reduction,
+            settings.colour,
+            cache or MemoryCache(),
+            MemoryCache(),
+            progress,
+            tuple(segmenter.position),
         )
         segmenter.classifier_, segmenter.identity_ = saved.classifier, settings.checksum
         return segmenter

@@ -9,6 +9,7 @@ with Session(TrainableSegmenter(load_backbone("alibi-dinov2-small")), image) as 
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from threading import Lock
 from typing import Any, Self
 
@@ -22,7 +23,9 @@ from alibi_dinov2.io.labels import as_label_maps
 from alibi_dinov2.io.tiles import Block
 from alibi_dinov2.pictures.feature_colours import principal_components
 from alibi_dinov2.segmentation.background import Background, Progress, Steps
+from alibi_dinov2.segmentation.guided_filter import follow_edges
 from alibi_dinov2.segmentation.image_features import ImageFeatures
+from alibi_dinov2.segmentation.labelled_pixels import pixels_to_learn
 from alibi_dinov2.segmentation.pixel_classifiers import PixelClassifier
 from alibi_dinov2.segmentation.pixel_features import PixelFeatures
 from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
@@ -38,6 +41,7 @@ class Learned:
     features: PixelFeatures
     classifier: PixelClassifier
     classes: np.ndarray
+    guided_radius: int
 
     def classes_of(self, index: int, region: Block) -> np.ndarray:
         """The class of every pixel of a region of a slice, `(h, w)` uint8."""
@@ -45,7 +49,8 @@ class Learned:
 
     def probabilities(self, index: int, region: Block) -> np.ndarray:
         """Probabilities of the classes in a region of a slice, `(h, w, K)` float32."""
-        return self.image.probabilities(self.features, self.classifier, index, region)
+        classify = partial(self.image.probabilities, self.features, self.classifier, index)
+        return follow_edges(self.image.image, index, region, self.guided_radius, classify)
 
 
 class Session:
@@ -88,7 +93,13 @@ class Session:
         self.learned: Learned | None = None
         if fitted:
             self.features = ImageFeatures(self.image, segmenter.features_, segmenter.cache, cache_bytes)
-            self.learned = Learned(self.features, segmenter.features_, segmenter.classifier_, segmenter.classes_)
+            self.learned = Learned(
+                self.features,
+                segmenter.features_,
+                segmenter.classifier_,
+                segmenter.classes_,
+                segmenter.guided_radius,
+            )
         self.learning = Lock()
         self.place: Block | None = None
         self.background = Background("alibi-dinov2 session")
@@ -104,6 +115,7 @@ class Session:
             segmenter.cache or MemoryCache(),
             MemoryCache(),
             segmenter.progress,
+            tuple(segmenter.position),
         )
         return ImageFeatures(self.image, features, segmenter.cache, self.cache_bytes)
 
@@ -181,14 +193,18 @@ class Session:
         segmenter = self.segmenter
         with self.learning, self.background.paused():
             known = self.features.features
-            if (known.classical, known.deep) != (segmenter.classical, segmenter.deep_features()):
+            wanted = (segmenter.classical, segmenter.deep_features(), tuple(segmenter.position))
+            if (known.classical, known.deep, known.position) != wanted:
                 self.features = self.unfitted_features()
             image = self.features
-            classes, labelled = segmenter.labelled_pixels([self.image], as_label_maps(labels, [self.image]))
+            maps = as_label_maps(labels, [self.image])
+            classes, labelled = pixels_to_learn(
+                [self.image], maps, segmenter.class_names, segmenter.max_pixels, segmenter.seed
+            )
             features = image.fit(labelled)
             classifier = segmenter.classifier_of(features, image.of_pixels(features, labelled), labelled, classes)
             segmenter.set_fitted(classes, features, classifier, self.contrast)
-            self.learned = Learned(image, features, classifier, classes)
+            self.learned = Learned(image, features, classifier, classes, segmenter.guided_radius)
         return self
 
     def probabilities(self, index: int, rows: slice, columns: slice) -> np.ndarray:

@@ -85,8 +85,22 @@ HEADLINES = {
         Headline("deep/halves_difference", "biased labels: difference of a phase's fraction, left and right", 3),
         Headline("deep/classical_kappa", "biased labels: agreement (kappa) with classical features", 3),
     ),
+    "position_features": (
+        Headline("layers/combined/without/miou", "layers: mIoU without position as a feature", 3),
+        Headline("layers/combined/with/miou", "layers: mIoU with position as a feature", 3),
+        Headline("biased/combined/without/position_explains", "biased labels: follow position, without the feature", 3),
+        Headline("biased/combined/with/position_explains", "biased labels: follow position, with the feature", 3),
+    ),
+    "edges": tuple(
+        Headline(f"combined/{method}/{metric}", f"{heading}, {words}", 3)
+        for method, words in (("bilinear", "unfiltered"), ("chosen", "way to edges chosen on other data sets"))
+        for metric, heading in (("miou", "mIoU"), ("boundary_f", "F-score of boundaries"))
+    ),
 }
-SEGMENTATIONS = ("patch_classifier", "linear_segmentation", "trainable_segmentation", "biased_labels")
+SEGMENTATIONS = (
+    *("patch_classifier", "linear_segmentation", "trainable_segmentation"),
+    *("biased_labels", "position_features", "edges"),
+)
 PIPELINES = {"ForSemanticSegmentation": "image-segmentation", "ForImageClassification": "image-classification"}
 FEATURES = "image-feature-extraction"
 UNKNOWN_TO_HUB = re.compile(r"[^\w.-]+", re.ASCII)

@@ -33,6 +33,7 @@ from alibi_dinov2.features.feature_cache import FeatureCache
 from alibi_dinov2.io.files import write_json
 from alibi_dinov2.pictures.colours import line_colours
 from alibi_dinov2.pictures.panels import save_figure
+from alibi_dinov2.segmentation.guided_filter import filtered_probabilities
 from alibi_dinov2.segmentation.pixel_classifiers import PixelClassifier, fit_classifier
 from alibi_dinov2.segmentation.saved_segmenter import library_versions
 from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
@@ -104,13 +105,24 @@ def fit_strokes(
     return fit_classifier(classifier, pixels, targets, classes, seed, images=images, views=views)
 
 
-def score(classifier: PixelClassifier, features: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> np.ndarray:
-    """Confusion matrix `(K, K)` of a classifier on all pixels of images `(H, W, F)` and their masks `(H, W)`."""
+def score(
+    classifier: PixelClassifier, features: Sequence[np.ndarray], test: SegmentationData, guided_radius: int
+) -> np.ndarray:
+    """Confusion matrix `(K, K)` of a classifier on all pixels of images, filtered as `TrainableSegmenter.predict` does.
+
+    Args:
+        classifier: fitted.
+        features: `(H, W, F)` of each image of `test`.
+        test: images and masks.
+        guided_radius: of the segmenter.
+    """
     matrices = []
-    for image, mask in zip(features, masks, strict=True):
-        probabilities = classifier.predict_proba(image.reshape(-1, image.shape[-1]))
-        prediction = probabilities.argmax(axis=-1).reshape(mask.shape)
-        matrices.append(confusion_matrix(prediction, mask, probabilities.shape[-1]))
+    for index, found in enumerate(features):
+        image, mask = test.pair(index)
+        probabilities = classifier.predict_proba(found.reshape(-1, found.shape[-1])).reshape(*mask.shape, -1)
+        if guided_radius:
+            probabilities = filtered_probabilities(np.asarray(image), probabilities, guided_radius)
+        matrices.append(confusion_matrix(probabilities.argmax(axis=-1), mask, probabilities.shape[-1]))
     return np.sum(matrices, axis=0)
 
 
@@ -141,7 +153,7 @@ def learning_curve(
     )
     todo = {(seed, number) for (seed, number), file in np.ndenumerate(files) if not file.is_file()}
     if todo:
-        masks, truths = ([data.mask(index) for index in range(len(data))] for data in (train, test))
+        masks = [train.mask(index) for index in range(len(train))]
         strokes = [
             (seed, number, labels)
             for seed in range(drawing.seeds)
@@ -153,7 +165,7 @@ def learning_curve(
             classifier = fit_strokes(
                 segmenter.classifier, learned, labels, len(train.labels), seed, segmenter.features_.views()
             )
-            write_json(files[seed, number], score(classifier, seen, truths).tolist())
+            write_json(files[seed, number], score(classifier, seen, test, segmenter.guided_radius).tolist())
     return np.array([[json.loads(file.read_text(encoding="utf-8")) for file in row] for row in files])
 
 
@@ -308,6 +320,7 @@ def measure(
             "data": [train_facts.fingerprint, facts.fingerprint],
             "features": [segmenter.classical and asdict(segmenter.classical), settings],
             "deep": deep and deep.per_image,
+            "guided_radius": segmenter.guided_radius,
             "versions": library_versions(),
         }
         return learning_curve(segmenter, train, test, drawing, cache.folder / "few_labels", identity, name)

@@ -89,7 +89,8 @@ def segmentation(fixtures: Fixtures, name: str, pixels: np.ndarray, labels: np.n
     """What the backbone gives for the windows of an image, and what segmenter and pictures make of it."""
     backbone = load_backbone(model)
     cache = MemoryCache()
-    segmenter = TrainableSegmenter(backbone, CLASSICAL, "logistic-regression", cache=cache)
+    # The page does not filter what it predicts.
+    segmenter = TrainableSegmenter(backbone, CLASSICAL, "logistic-regression", guided_radius=0, cache=cache)
     probabilities = segmenter.fit(pixels, labels).predict_proba(pixels)
     source, deep = ArrayImage(pixels), DeepFeatures(backbone)
     windows = list(deep.windows(source, 0, cache))

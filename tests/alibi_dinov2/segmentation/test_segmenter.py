@@ -264,7 +264,7 @@ def frozen(array: np.ndarray) -> np.ndarray:
 def test_arrays_may_be_read_only(hybrid):
     image, labels = frozen(IMAGE), frozen(LABELS)
     for classifier in ("xgboost", "logistic-regression", "random-forest"):
-        found = hybrid(classifier=classifier).fit(image, labels)
+        found = hybrid(classifier=classifier, guided_radius=0).fit(image, labels)
         np.testing.assert_array_equal(found.predict(image), found.predict(IMAGE))
         features = frozen(found.pixel_features(image).reshape(-1, found.classifier_.num_features))
         np.testing.assert_array_equal(
@@ -276,3 +276,37 @@ def test_arrays_may_be_read_only(hybrid):
         found.features_.deep.upsample(frozen(grid), block), found.features_.deep.upsample(grid, block)
     )
     CLASSICAL(frozen(IMAGE[..., None]))
+
+
+def test_position_tells_apart_what_looks_the_same(hybrid, tmp_path):
+    random = np.random.default_rng(0)
+    images = [random.integers(0, 255, (80, 96), dtype=np.uint8) for _ in range(2)]
+    labels = np.zeros((80, 96), dtype=np.uint8)
+    labels[10:30, 20], labels[50:70, 70] = 1, 2
+    truth = np.where(np.arange(80) < 40, 1, 2)[:, None].repeat(96, axis=1)
+    scores = {}
+    for position in ((), ("row",), ("column",)):
+        found = hybrid(position=position, classifier="logistic-regression").fit(images[0], labels)
+        scores[position] = (found.predict(images[1]) == truth).mean()
+    assert scores["row",] > max(0.8, scores[()] + 0.1, scores["column",] + 0.1)
+    found = hybrid(position=("row", "border")).fit(images[0], labels)
+    assert found.pixel_features(images[1]).shape[-1] == hybrid().fit(images[0], labels).classifier_.num_features + 2
+    found.features_ = replace(found.features_, block_size=32)
+    np.testing.assert_array_equal(found.pixel_features(images[1])[:, 0, -2], (np.arange(80, dtype="f4") + 0.5) / 80)
+    found.save(tmp_path / "saved")
+    again = TrainableSegmenter.load(tmp_path / "saved")
+    np.testing.assert_array_equal(again.predict(images[1]), found.predict(images[1]))
+    with pytest.raises(ValueError, match="give some of row, column, border"):
+        hybrid(position="row").fit(images[0], labels)
+
+
+@pytest.mark.parametrize("deep", [True, False])
+def test_position_is_in_every_view_and_none_of_its_own(hybrid, deep):
+    found = hybrid(position=("row", "column"))
+    if not deep:
+        found.set_params(backbone=None)
+    found.fit(IMAGE, LABELS)
+    views, count = found.features_.views(), found.classifier_.num_features
+    assert len(views) == 2 + deep
+    assert all({count - 2, count - 1} < set(view.tolist()) for view in views)
+    assert len(views[0]) == count
