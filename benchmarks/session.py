@@ -21,6 +21,7 @@ import statistics
 import time
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,11 +104,11 @@ def measure_strokes(classifier: str, size: tuple[int, int], side: int, repeats: 
         agreements = []
         for _ in range(repeats):
             labels = add_strokes(labels, rough, random)
-            note("refit", lambda labels=labels: session.learn(labels))
-            note("refit before", lambda labels=labels: usual.fit(image, labels))
+            note("refit", partial(session.learn, labels))
+            note("refit before", partial(usual.fit, image, labels))
             for visible, region in regions.items():
-                found = note(f"predict {visible}", lambda region=region: session.probabilities(0, *region))
-                old = note(f"predict {visible} before", lambda region=region: before(usual, image, region))
+                found = note(f"predict {visible}", partial(session.probabilities, 0, *region))
+                old = note(f"predict {visible} before", partial(before, usual, image, region))
                 agreements.append(float((found.argmax(axis=-1) == old).mean()))
     return {"labelled": int((labels > 0).sum()), "agreement": min(agreements)} | {
         name: statistics.median(found) for name, found in times.items()

@@ -132,7 +132,7 @@ class DeepFeatures:
             window_starts(length, self.window // side, self.overlap // side)
             for length, side in zip(lengths, self.patch, strict=True)
         ]
-        return list(product(*axes))
+        return list(product(axes[0], axes[1]))
 
     def windows(
         self, image: ImageRegions, index: int, cache: FeatureCache | MemoryCache, progress: bool = False

@@ -193,7 +193,8 @@ class TreeSums:
 
 def are_small(booster: xgboost.Booster) -> bool:
     """Whether the trees of a booster have so few nodes that `TreeSums` is faster than XGBoost."""
-    splits = sum(int(count) for count in booster.get_score(importance_type="weight").values())  # type: ignore[arg-type]
+    counts: Any = booster.get_score(importance_type="weight").values()
+    splits = sum(int(count) for count in counts)
     model = json.loads(booster.save_config())["learner"]["gradient_booster"]["gbtree_model_param"]
     return splits <= SMALL * int(model["num_trees"])
 

@@ -256,6 +256,7 @@ class Workbench:
         """Side in pixels of what the features of a slice are of."""
         assert self.session is not None
         deep = self.session.segmenter.deep_features()
+        assert deep is not None
         return deep.patch[0] / deep.shifts
 
     def components(self, picture: Picture, index: int) -> Steps:

@@ -121,7 +121,7 @@ def test_threads_that_want_the_same_wait_for_each_other(hybrid, computed):
 
 
 def test_a_region_needs_only_what_lies_under_it(hybrid, computed):
-    with Session(hybrid(), np.tile(IMAGE, (4, 4))) as session:
+    with Session(hybrid(guided_radius=0), np.tile(IMAGE, (4, 4))) as session:
         labels = np.zeros((320, 384), dtype=np.uint8)
         labels[:28, :28] = TRUTH[:28, :28]
         labels[0, 0] = 3 - labels[0, 1]
