@@ -337,14 +337,17 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def command(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """The records that the options ask for; the picture is written on the way."""
+def command(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The records that the options ask for, each as soon as it is measured; the picture is written at the end."""
     names = ("grid", "fit_sets", "test_sets", "patches", "source")
     settings = Settings(**{name: getattr(arguments, name) for name in names})
     images = read_folder(arguments.images)
     dataset = describe_images(Path(arguments.images).name, images)
     backbones = named_backbones(arguments)
-    records = [measure(backbone, images, dataset, settings, arguments.seed) for backbone in backbones]
+    records = []
+    for backbone in backbones:
+        records.append(measure(backbone, images, dataset, settings, arguments.seed))
+        yield records[-1]
     patch = patch_shape(backbones[0])
     shown = split(prepare(images, patch, settings), settings)[1]
     example = draw_arrangements(shown, patch, settings.grid, np.random.default_rng((2 * arguments.seed + 1, 0)))
@@ -352,7 +355,6 @@ def command(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     for record in records:
         figures = {name: value for name, value in record["metrics"].items() if not name.endswith("_std")}
         print(record["model"]["name"], *(f"{name} {value:.3g}" for name, value in figures.items()), sep="  ")
-    return records
 
 
 def main(argv: Sequence[str] | None = None) -> None:

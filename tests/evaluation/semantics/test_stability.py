@@ -108,7 +108,7 @@ def test_rolled_windows_would_be_alike_for_the_torus_model_but_windows_are_not_r
 def test_the_teachers_place_makes_its_features_less_stable(tiny_teacher, tiny_model, image):
     teacher = tiny_teacher()
     with torch.no_grad():
-        teacher.embeddings.position_embeddings.mul_(3)
+        teacher.embeddings.position_embeddings.mul_(30)  # a random one is small beside the content
     found = {}
     for name, model in (("teacher", teacher), ("student", tiny_model())):
         backbone = Backbone(model, Dinov2AlibiImageProcessor(), name, name)
