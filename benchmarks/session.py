@@ -93,9 +93,8 @@ def measure_strokes(classifier: str, size: tuple[int, int], side: int, repeats: 
         times.setdefault(name, []).append(took)
         return found
 
-    regions = {
-        visible: tuple(slice((side - visible) // 2, (side + visible) // 2) for _ in range(2)) for visible in SIDES
-    }
+    middles = {visible: slice((side - visible) // 2, (side + visible) // 2) for visible in SIDES}
+    regions = {visible: (middle, middle) for visible, middle in middles.items()}
     usual = segmenter_of(classifier, size)
     with Session(segmenter_of(classifier, size), image) as session:
         note("features", lambda: session.start().result())
