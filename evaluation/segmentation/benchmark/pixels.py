@@ -17,6 +17,7 @@ from alibi_dinov2.features.backbone import Backbone
 from alibi_dinov2.features.classical_features import ClassicalFeatures
 from alibi_dinov2.features.feature_cache import FeatureCache
 from alibi_dinov2.io.image_regions import as_images
+from alibi_dinov2.segmentation.labelled_pixels import LabelledPixels
 from alibi_dinov2.segmentation.pixel_features import has_colour
 from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
 from evaluation.segmentation.benchmark.sets import DataSet
@@ -183,7 +184,10 @@ class SegmenterFeatures:
 
     def __call__(self, images: Sequence[np.ndarray], places: Sequence[np.ndarray], drawn: int) -> Seen:
         sources = as_images(list(images))
-        labelled = [(source, 0, where) for source, where in zip(sources[:drawn], places, strict=False)]
+        labelled = [
+            LabelledPixels(source, 0, where, np.ones(len(where), dtype=np.uint8))
+            for source, where in zip(sources[:drawn], places, strict=False)
+        ]
         features = self.segmenter.fit_features(sources[:drawn], labelled, self.segmenter.deep_features())
         found = [features.of_pixels(source, 0, where) for source, where in zip(sources, places, strict=True)]
         return Seen(found, features.views())
