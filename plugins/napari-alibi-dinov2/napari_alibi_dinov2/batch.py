@@ -10,7 +10,7 @@ from pathlib import Path
 from qtpy.QtCore import QObject, QProcess, Signal
 
 from alibi_dinov2.io.sliced_image import SlicedImage
-from napari_alibi_dinov2.workbench import Part, Workbench, segment
+from napari_alibi_dinov2.workbench import CACHE_BYTES, Part, Workbench, segment
 from napari_alibi_dinov2.worker import Steps
 
 COUNTS = re.compile(r"images:.*?(\d+)/(\d+)")  # of the command's bar
@@ -49,7 +49,7 @@ def segment_open_images(bench: Workbench, images: Sequence[SlicedImage], done: S
     failures = []
     for number, (image, finished) in enumerate(zip(images, done, strict=True)):
         try:
-            with Session(segmenter, image) as session:
+            with Session(segmenter, image, cache_bytes=CACHE_BYTES) as session:
                 for step in segment(session, range(session.image.slices), None, finished):
                     part = OpenPart(number, step.result) if step.result else None
                     yield step._replace(title=f"{image.name}: {step.title}", result=part)

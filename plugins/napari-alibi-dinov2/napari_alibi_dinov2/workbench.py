@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # imported in the thread: PyTorch takes seconds
     from alibi_dinov2 import Session, TrainableSegmenter
     from alibi_dinov2.features.backbone import Backbone
 
+CACHE_BYTES = 2**29  # of features in memory: a window with a stack then stays below 2.5 GB
 Place = tuple[int, int, int]  # a slice, and where a block of it begins
 
 
@@ -162,7 +163,7 @@ class Workbench:
         # Another image, seen and segmented the same way: by the segmenter that there is.
         hold = self.picture and (picture.seen, picture.settings) == (self.picture.seen, self.picture.settings)
         segmenter = self.segmenter if self.segmenter and hold and not stale else self.new_segmenter(picture)
-        session = Session(segmenter, picture.image)
+        session = Session(segmenter, picture.image, cache_bytes=CACHE_BYTES)
         self.close()
         self.session, self.picture = session, picture
         self.done.clear()
@@ -237,7 +238,7 @@ class Workbench:
 
         yield Step(0, 0, "opening the segmenter")
         segmenter = TrainableSegmenter.load(folder, cache=FeatureCache(DEFAULT_FOLDER))
-        session = Session(segmenter, picture.image)
+        session = Session(segmenter, picture.image, cache_bytes=CACHE_BYTES)
         self.close()
         self.session, self.picture, self.learned_from = session, picture, None
         self.done.clear()
