@@ -48,7 +48,9 @@ SIDES = (512, 1024)  # of visible regions
 def segmenter_of(classifier: str, size: tuple[int, int]) -> TrainableSegmenter:
     """An unfitted segmenter with a backbone of random weights, of so many layers and so wide."""
     model = build_model("sdpa", Setting(DeepFeatures.window, layers=size[0], width=size[1]))
-    return TrainableSegmenter(Backbone(model, Dinov2AlibiImageProcessor(), "random", "random"), classifier=classifier)
+    backbone = Backbone(model, Dinov2AlibiImageProcessor(), "random", "random")
+    # Without the filter, which what is compared with does not have.
+    return TrainableSegmenter(backbone, classifier=classifier, guided_radius=0)
 
 
 def seconds(run: Callable[[], Any]) -> tuple[float, Any]:

@@ -162,7 +162,7 @@ def figure_text(record: Mapping[str, Any], headline: Headline) -> str:
     texts = [
         f"{figures[headline.metric]:.{headline.decimals}f}"
         for figures in (record["metrics"], record.get("spread"))
-        if figures
+        if figures and (headline.metric in figures or figures is record["metrics"])
     ]
     return " ± ".join(texts)
 

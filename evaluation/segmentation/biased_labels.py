@@ -58,7 +58,7 @@ from evaluation.semantics.segmentation_data import read_mask
 
 STEP = 14  # pixels between those that position is to explain: predictions of neighbours are nearly the same
 BLOCKS, FOLDS = 8, 5  # blocks along each side of the image, which are divided into folds
-FILTERS = ClassicalFeatures()
+FILTERS = ClassicalFeatures(membrane=True)  # as in the paper
 
 
 def explained_by_position(prediction: np.ndarray, degree: int, seed: int = 0) -> float:

@@ -31,8 +31,9 @@ def comparison_parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def segmenter_settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The settings of a `TrainableSegmenter` among the options of `comparison_parser`."""
-    return {name: getattr(arguments, name) for name in ("classifier", "components", "window", "overlap")}
+    """The settings of a `TrainableSegmenter` by the options of `comparison_parser`, unfiltered as in the paper."""
+    found = {name: getattr(arguments, name) for name in ("classifier", "components", "window", "overlap")}
+    return found | {"guided_radius": 0}
 
 
 def with_versions(record: dict[str, Any]) -> dict[str, Any]:

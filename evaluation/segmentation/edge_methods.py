@@ -73,7 +73,8 @@ def deep_pixels(method: Method, segmenter: TrainableSegmenter, grid: np.ndarray,
     if method.bilateral is not None:
         pixels = joint_bilateral(guide, grid, deep.patch, method.bilateral)
     else:
-        pixels = deep.upsample(grid, (slice(0, guide.shape[0]), slice(0, guide.shape[1])))
+        whole = (slice(0, guide.shape[0]), slice(0, guide.shape[1]))
+        pixels = np.moveaxis(deep.upsample(grid, whole), 0, -1)
     return guided_filter(guide, pixels, method.features) if method.features else pixels
 
 

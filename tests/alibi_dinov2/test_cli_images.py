@@ -51,7 +51,8 @@ def test_twelve_bits_keep_the_contrast_that_was_found_at_fit(run, tmp_path):
     tifffile.imwrite(tmp_path / "train" / "one.tif", halves(300, 900))
     # All of it is as bright as the bright half was: stretched by itself it would be half dark.
     tifffile.imwrite(tmp_path / "images" / "bright.tif", halves(880, 920, 1))
-    assert "auto: uint16" in fit(run, tmp_path)
+    # From one image a forest cannot know that brightness is what counts.
+    assert "auto: uint16" in fit(run, tmp_path, "--classifier", "xgboost")
     assert "auto: uint16" in run("info", tmp_path / "segmenter")[1]
     assert predict(run, tmp_path)[0] == 0
     assert (read_page(tmp_path / "out" / "bright.tif", 0) == 2).mean() > 0.95

@@ -54,7 +54,7 @@ def test_a_pixel_has_the_same_sum_wherever_it_lies(monkeypatch):
 def test_a_forest_is_scikit_learns_and_equal_votes_are_equal():
     features, targets = samples(60, 3)
     forest = RandomForestClassifier(10, random_state=0).fit(features, targets)
-    sums = TreeSums.of(forest_booster(forest.estimators_, FEATURES, 3))
+    sums = TreeSums.of(forest_booster(forest.estimators_, [np.arange(FEATURES)] * 10, FEATURES, 3))
     assert len(sums.trees) == 10, "the trees of a class are of one shape"
     others, _ = samples(4000, 3, seed=1)
     expected = forest.predict_proba(others)

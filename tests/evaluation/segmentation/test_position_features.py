@@ -46,7 +46,7 @@ def test_command_writes_a_record_and_a_picture(tmp_path, tiny_model, capsys, mon
     record = read_record(path)
     metrics = record["metrics"]
     assert metrics["layers/classical/with/miou"] > metrics["layers/classical/without/miou"]
-    assert metrics["biased/classical/with/position_explains"] > metrics["biased/classical/without/position_explains"]
+    assert metrics["biased/deep/with/position_explains"] > metrics["biased/deep/without/position_explains"]
     assert record["spread"].keys() >= {"layers/combined/with/miou"}
     assert record["parameters"]["position"] == ["row", "column"]
     assert "position" in results_table(by_model([record]))

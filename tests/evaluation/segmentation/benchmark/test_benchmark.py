@@ -97,7 +97,9 @@ def test_results_are_those_of_a_segmenter(tmp_path, data, makers, model_folder):
     assert matrices.shape == (2, 2, 2, 2, 2)
     for seed in range(2):
         user = make_user(data, seed, PROTOCOL)
-        segmenter = TrainableSegmenter(load_backbone(model_folder), ClassicalFeatures((1, 2)), seed=seed, **WINDOWS)
+        segmenter = TrainableSegmenter(
+            load_backbone(model_folder), ClassicalFeatures((1, 2)), guided_radius=0, seed=seed, **WINDOWS
+        )
         for index, way in enumerate(PROTOCOL.ways):
             segmenter.fit(user.images[:2], user.labels[way])
             found = [
