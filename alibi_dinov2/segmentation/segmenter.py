@@ -186,6 +186,12 @@ class TrainableSegmenter(BaseEstimator):
             return None
         return DeepFeatures(self.backbone, self.components, self.window, self.overlap, self.shifts, self.per_image)
 
+    def unfitted_features(
+        self, deep: DeepFeatures | None, cache: FeatureCache | MemoryCache, block_cache: MemoryCache
+    ) -> PixelFeatures:
+        """Features of pixels by the settings, still without a reduction; caches as `PixelFeatures` has them."""
+        return PixelFeatures(self.classical, deep, None, False, cache, block_cache, self.progress, tuple(self.position))
+
     def fit_features(
         self, sources: Sequence[ImageRegions], labelled: Sequence[LabelledPixels], deep: DeepFeatures | None
     ) -> PixelFeatures:
@@ -194,15 +200,10 @@ class TrainableSegmenter(BaseEstimator):
         last: PixelFeatures | None = vars(self).get("_last_features")
         if last and last.deep == deep:
             deep = last.deep
-        features = PixelFeatures(
-            self.classical,
+        features = self.unfitted_features(
             deep,
-            None,
-            False,
             self.cache or (last.cache if last and isinstance(last.cache, MemoryCache) else MemoryCache()),
             last.block_cache if last else MemoryCache(),
-            self.progress,
-            tuple(self.position),
         )
         self._last_features = features
         colour = any(
@@ -379,15 +380,7 @@ class TrainableSegmenter(BaseEstimator):
             )
         segmenter.classes_ = np.array(settings.classes, dtype=np.uint8)
         segmenter.contrast_ = Contrast.from_dict(settings.contrast)
-        segmenter.features_ = PixelFeatures(
-            classical,
-            deep,
-            saved.reduction,
-            settings.colour,
-            cache or MemoryCache(),
-            MemoryCache(),
-            progress,
-            tuple(segmenter.position),
-        )
+        unfitted = segmenter.unfitted_features(deep, cache or MemoryCache(), MemoryCache())
+        segmenter.features_ = replace(unfitted, reduction=saved.reduction, colour=settings.colour)
         segmenter.classifier_, segmenter.identity_ = saved.classifier, settings.checksum
         return segmenter

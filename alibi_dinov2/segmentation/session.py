@@ -106,17 +106,8 @@ class Session:
 
     def unfitted_features(self) -> ImageFeatures:
         """Features by the segmenter's settings, of which nothing is computed yet."""
-        segmenter = self.segmenter
-        features = PixelFeatures(
-            segmenter.classical,
-            segmenter.deep_features(),
-            None,
-            False,
-            segmenter.cache or MemoryCache(),
-            MemoryCache(),
-            segmenter.progress,
-            tuple(segmenter.position),
-        )
+        segmenter, cache = self.segmenter, self.segmenter.cache or MemoryCache()
+        features = segmenter.unfitted_features(segmenter.deep_features(), cache, MemoryCache())
         return ImageFeatures(self.image, features, segmenter.cache, self.cache_bytes)
 
     def __enter__(self) -> Self:

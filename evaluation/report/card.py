@@ -159,12 +159,10 @@ def average_seeds(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def figure_text(record: Mapping[str, Any], headline: Headline) -> str:
     """A figure as tables show it, with its spread if it has one."""
-    texts = [
-        f"{figures[headline.metric]:.{headline.decimals}f}"
-        for figures in (record["metrics"], record.get("spread"))
-        if figures and (headline.metric in figures or figures is record["metrics"])
-    ]
-    return " ± ".join(texts)
+    figures = [record["metrics"][headline.metric]]
+    if headline.metric in (record.get("spread") or {}):
+        figures.append(record["spread"][headline.metric])
+    return " ± ".join(f"{figure:.{headline.decimals}f}" for figure in figures)
 
 
 def published_figures(published: Mapping[str, Any], record: Mapping[str, Any], metric: str) -> dict[str, float]:

@@ -30,7 +30,6 @@ import argparse
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,7 +51,7 @@ from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
 from evaluation.command import feature_cache, named_backbones, run_records
 from evaluation.position.clusters import ImageClusters, count_conflicts, summarise
 from evaluation.report.records import DatasetFacts, Stopwatch, describe_images, make_record
-from evaluation.segmentation.comparison import CLASSICAL, comparison_parser, segmenter_settings, with_versions
+from evaluation.segmentation.comparison import CLASSICAL, labelled_image_parser, segmenter_settings, with_versions
 from evaluation.semantics.miou import confusion_matrix
 from evaluation.semantics.segmentation_data import read_mask
 
@@ -257,12 +256,7 @@ def command(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 def make_parser() -> argparse.ArgumentParser:
     """The options of this command."""
-    parser = comparison_parser(__doc__)
-    parser.add_argument("--image", type=Path, required=True, help="micrograph of a homogeneous material")
-    parser.add_argument(
-        "--labels", type=Path, required=True, help="image of its size: 0 unlabelled, classes 1, 2, …, in 8 bits"
-    )
-    return parser
+    return labelled_image_parser(__doc__)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -30,6 +30,16 @@ def comparison_parser(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def labelled_image_parser(description: str | None) -> argparse.ArgumentParser:
+    """`comparison_parser` for comparisons on one image and its labels."""
+    parser = comparison_parser(description)
+    parser.add_argument("--image", type=Path, required=True, help="micrograph of a homogeneous material")
+    parser.add_argument(
+        "--labels", type=Path, required=True, help="image of its size: 0 unlabelled, classes 1, 2, …, in 8 bits"
+    )
+    return parser
+
+
 def segmenter_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """The settings of a `TrainableSegmenter` by the options of `comparison_parser`, unfiltered as in the paper."""
     found = {name: getattr(arguments, name) for name in ("classifier", "components", "window", "overlap")}

@@ -21,7 +21,6 @@ import argparse
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,7 +38,7 @@ from evaluation.command import feature_cache, named_backbones, run_records
 from evaluation.report.records import Stopwatch, describe_images, make_record, mean_and_spread
 from evaluation.segmentation.benchmark.synthetic import RECIPES, make_image
 from evaluation.segmentation.biased_labels import FILTERS, Segmentation, segment
-from evaluation.segmentation.comparison import CLASSICAL, comparison_parser, segmenter_settings, with_versions
+from evaluation.segmentation.comparison import CLASSICAL, labelled_image_parser, segmenter_settings, with_versions
 from evaluation.segmentation.scribbles import stroke_rounds
 from evaluation.semantics.miou import confusion_matrix, mean_iou
 from evaluation.semantics.segmentation_data import read_mask
@@ -158,11 +157,7 @@ def command(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 def make_parser() -> argparse.ArgumentParser:
     """The options of this command."""
-    parser = comparison_parser(__doc__)
-    parser.add_argument("--image", type=Path, required=True, help="micrograph of a homogeneous material")
-    parser.add_argument(
-        "--labels", type=Path, required=True, help="image of its size: 0 unlabelled, classes 1, 2, …, in 8 bits"
-    )
+    parser = labelled_image_parser(__doc__)
     parser.add_argument("--position", nargs="+", choices=POSITIONS, default=["row", "column"])
     parser.add_argument("--rounds", type=int, default=3, help="strokes of each class on each of two made images")
     parser.add_argument("--seeds", type=int, default=3, help="how many users draw, with seeds 0, 1, …")

@@ -10,14 +10,6 @@ from PIL import Image
 
 from evaluation.position.noise import noise_images
 from evaluation.report.card import by_model, results_table
-from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor
-
-
-@pytest.fixture
-def model_folder(tmp_path, tiny_model):
-    tiny_model().save_pretrained(tmp_path / "model")
-    Dinov2AlibiImageProcessor().save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
 
 
 def run(module: str, *options) -> subprocess.CompletedProcess:

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model's folder that is ready for the Hub."""
+"""A model's folder that is ready for the Hub, and the Hub's stand-in."""
 
+import huggingface_hub.constants
 import numpy as np
 import pytest
 from PIL import Image
 
 from evaluation.report.publish import publish
 from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor
+from tests.evaluation.report.hub_stand_in import running_hub
 from training.export import export
 
 
@@ -27,3 +29,13 @@ def exported(tmp_path_factory, tiny_model):
     (examples / "LICENSE.md").write_text("Noise, CC0.\n")
     publish(folder / "tiny", examples=examples)
     return folder / "tiny"
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    # The stand-in speaks the protocol of Git LFS; large files of the public Hub may take another way in the library.
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_TOKEN", "hf_of_the_test")
+    with running_hub() as hub:
+        yield hub

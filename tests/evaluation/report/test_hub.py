@@ -3,24 +3,12 @@
 
 import socket
 
-import huggingface_hub.constants
 import pytest
 
 from evaluation.report.hub import push_folder
 from tests.evaluation.report.example_records import contents
-from tests.evaluation.report.hub_stand_in import running_hub
 
 REPOSITORY = "someone/alibi"
-
-
-@pytest.fixture
-def hub(monkeypatch):
-    # The stand-in speaks the protocol of Git LFS; large files of the public Hub may take another way in the library.
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setenv("HF_TOKEN", "hf_of_the_test")
-    with running_hub() as hub:
-        yield hub
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from huggingface_hub import ModelCard, RepoCard
 from evaluation.report.release import main
 from tests.documentation import PAGE, make_page
 from tests.evaluation.report.example_records import contents
-from tests.evaluation.report.hub_stand_in import running_hub
 
 pytest.importorskip("onnxscript", reason="exporting to ONNX needs the extra 'onnx'")
 
@@ -20,13 +19,10 @@ FOLDERS = {"models/tiny": "someone/tiny", "models/tiny-ONNX": "someone/tiny-ONNX
 
 
 @pytest.fixture
-def hub(monkeypatch):
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setenv("HF_TOKEN", "hf_of_the_test")
-    with running_hub() as hub:
-        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.endpoint)
-        yield hub
+def hub(hub, monkeypatch):
+    """The stand-in, as the only Hub that there is."""
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.endpoint)
+    return hub
 
 
 def arguments(model, page, output, *more) -> list[str]:

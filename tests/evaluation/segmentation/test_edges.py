@@ -16,7 +16,6 @@ from evaluation.segmentation.benchmark.sets import open_sets
 from evaluation.segmentation.edge_methods import METHODS, kind_of
 from evaluation.segmentation.edges import choose, make_task, predictions
 from evaluation.segmentation.joint_bilateral import joint_bilateral
-from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor
 
 SETTINGS = {"classifier": "logistic-regression", "components": 3, "window": 112, "overlap": 14}
 
@@ -29,13 +28,6 @@ def data_folder(tmp_path_factory):
         with Image.open(path) as image:
             Image.fromarray(np.asarray(image)[::4, ::4]).save(path)
     return folder
-
-
-@pytest.fixture
-def model_folder(tmp_path, tiny_model):
-    tiny_model().save_pretrained(tmp_path / "model")
-    Dinov2AlibiImageProcessor().save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
 
 
 def slow_bilateral(guide, grid, patch, scale):

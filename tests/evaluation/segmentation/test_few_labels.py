@@ -17,7 +17,6 @@ from evaluation.segmentation.few_labels import Drawing, curve_figure, curve_tabl
 from evaluation.segmentation.scribbles import stroke_rounds
 from evaluation.semantics.miou import confusion_matrix, iou_per_class, mean_iou
 from evaluation.semantics.segmentation_data import Labels, open_data
-from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor
 
 NAMES = ("train_a", "train_b", "test_a", "test_b")
 SETTINGS = {"classifier": "logistic-regression", "components": 4, "window": 56, "overlap": 14}
@@ -44,13 +43,6 @@ def data_folder(tmp_path_factory):
 @pytest.fixture
 def data(data_folder):
     return open_data(data_folder, Labels((0, 1), ("ground", "disc")), NAMES[:2])
-
-
-@pytest.fixture
-def model_folder(tmp_path, tiny_model):
-    tiny_model().save_pretrained(tmp_path / "model")
-    Dinov2AlibiImageProcessor().save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
 
 
 @pytest.fixture

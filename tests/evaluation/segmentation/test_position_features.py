@@ -10,7 +10,6 @@ from evaluation.report.card import by_model, results_table
 from evaluation.report.records import read_record
 from evaluation.segmentation import position_features
 from evaluation.segmentation.position_features import segment_layers
-from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor
 from tests.alibi_dinov2.segmentation.materials import CLASSICAL
 from tests.evaluation.segmentation.test_biased_labels import as_image, material, one_sided
 
@@ -25,9 +24,7 @@ def test_position_helps_in_layers_that_look_alike():
     np.testing.assert_array_equal(found[0].strokes, found[1].strokes)
 
 
-def test_command_writes_a_record_and_a_picture(tmp_path, tiny_model, capsys, monkeypatch):
-    tiny_model().save_pretrained(tmp_path / "model")
-    Dinov2AlibiImageProcessor().save_pretrained(tmp_path / "model")
+def test_command_writes_a_record_and_a_picture(tmp_path, model_folder, capsys, monkeypatch):
     (tmp_path / "grains").mkdir()
     phases = material()
     Image.fromarray(as_image(phases)).save(tmp_path / "grains" / "image.png")
@@ -35,7 +32,7 @@ def test_command_writes_a_record_and_a_picture(tmp_path, tiny_model, capsys, mon
     make_image = position_features.make_image
     small = lambda recipe, seed: [part[::4, ::4] for part in make_image(recipe, seed)]  # noqa: E731
     monkeypatch.setattr(position_features, "make_image", small)
-    options = ["--models", tmp_path / "model", "--names", "tiny", "--image", tmp_path / "grains" / "image.png"]
+    options = ["--models", model_folder, "--names", "tiny", "--image", tmp_path / "grains" / "image.png"]
     options += ["--labels", tmp_path / "labels.png", "--classifier", "logistic-regression", "--window", 112]
     options += ["--overlap", 0, "--components", 2, "--cache", tmp_path / "cache", "--rounds", 1, "--seeds", 2]
     options += ["--output-folder", tmp_path / "records", "--figure", tmp_path / "position.png"]

@@ -206,13 +206,6 @@ def data_folder(tmp_path):
     return tmp_path / "data"
 
 
-@pytest.fixture
-def model_folder(tmp_path, tiny_model):
-    tiny_model().save_pretrained(tmp_path / "model")
-    Dinov2AlibiImageProcessor().save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
-
-
 def test_training_masks_have_the_size_of_the_backbones_pixels_or_a_smaller_one(tmp_path, data_folder, model_folder):
     train, _ = open_data(data_folder, Labels((3, 8)))
     features = Features(load_backbone(model_folder), train, 140, FeatureCache(tmp_path / "cache")).extract()

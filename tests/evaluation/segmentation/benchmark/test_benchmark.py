@@ -24,7 +24,6 @@ from evaluation.segmentation.benchmark.sets import Facts, open_set, write_set
 from evaluation.segmentation.benchmark.sources import Candidate
 from evaluation.segmentation.few_labels import Drawing
 from evaluation.semantics.miou import VOID, confusion_matrix
-from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor
 
 SIDE = 56
 WINDOWS = {"components": 4, "window": 56, "overlap": 14}
@@ -51,13 +50,6 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def data(folder):
     return open_set(folder / "discs")
-
-
-@pytest.fixture
-def model_folder(tmp_path, tiny_model):
-    tiny_model().save_pretrained(tmp_path / "model")
-    Dinov2AlibiImageProcessor().save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
 
 
 @pytest.fixture
