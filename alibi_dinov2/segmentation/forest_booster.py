@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 import xgboost
-from sklearn.tree import DecisionTreeClassifier
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
+Tree = DecisionTreeClassifier | DecisionTreeRegressor  # a regressor of shares of classes
 NO_PARENT = 2**31 - 1
 
 
 def forest_booster(
-    estimators: Sequence[DecisionTreeClassifier],
+    estimators: Sequence[Tree],
     views: Sequence[np.ndarray],
     num_features: int,
     num_classes: int,
@@ -34,9 +35,9 @@ def forest_booster(
     """
     model = json.loads(empty_booster(num_features, num_classes).save_raw("json"))
     trees = [
-        xgboost_tree(tree, view, number, num_features, len(estimators))
+        of_class
         for tree, view in zip(estimators, views, strict=True)
-        for number in range(num_classes)
+        for of_class in xgboost_trees(tree, view, num_features, len(estimators))
     ]
     for index, tree in enumerate(trees):
         tree["id"] = index
@@ -65,15 +66,12 @@ def empty_booster(num_features: int, num_classes: int) -> xgboost.Booster:
     return xgboost.train(parameters | {"nthread": 1}, samples, 1)
 
 
-def xgboost_tree(
-    tree: DecisionTreeClassifier, view: np.ndarray, number: int, num_features: int, trees: int
-) -> dict[str, Any]:
-    """A tree that gives the share of a class, divided by how many trees there are.
+def xgboost_trees(tree: Tree, view: np.ndarray, num_features: int, trees: int) -> list[dict[str, Any]]:
+    """For each class a tree that gives its share, divided by how many trees there are.
 
     Args:
         tree: of a forest.
         view: the numbers of its features.
-        number: of the class.
         num_features: of a pixel.
         trees: in the forest.
     """
@@ -81,14 +79,14 @@ def xgboost_tree(
     order, left = siblings_together(nodes.children_left, nodes.children_right)
     inner = left >= 0
     right = np.where(inner, left + 1, -1)
-    values = nodes.value[order, 0]
-    shares = values[:, number] / values.sum(axis=1) / trees
+    values = nodes.value[order].reshape(count, -1)
+    shares = (values / values.sum(axis=1, keepdims=True) / trees).astype(np.float32)
     parents = np.full(count, NO_PARENT)
     for children in (left, right):
         parents[children[inner]] = np.flatnonzero(inner)
-    conditions = np.where(inner, above(nodes.threshold[order]), shares.astype(np.float32))
+    thresholds = above(nodes.threshold[order])
     zeros, nothing = [0] * count, [0.0] * count  # a file has integers as such, and the others with a point
-    return {
+    shape = {
         "base_weights": nothing,
         "categories": [],
         "categories_nodes": [],
@@ -99,8 +97,6 @@ def xgboost_tree(
         "right_children": right.tolist(),
         "parents": parents.tolist(),
         "loss_changes": nothing,
-        # With no more digits than single precision needs: XGBoost misreads some that have more.
-        "split_conditions": [float(str(value)) for value in conditions],
         "split_indices": np.where(inner, view[np.where(inner, nodes.feature[order], 0)], 0).tolist(),
         "split_type": zeros,
         "sum_hessian": nothing,
@@ -111,6 +107,11 @@ def xgboost_tree(
             "size_leaf_vector": "1",
         },
     }
+    # With no more digits than single precision needs: XGBoost misreads some that have more.
+    return [
+        shape | {"split_conditions": [float(str(value)) for value in np.where(inner, thresholds, of_class)]}
+        for of_class in shares.T
+    ]
 
 
 def siblings_together(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,9 +6,11 @@ an edge, not at it, and in spots. The filter fits the probabilities in every sma
 and averages the lines that go through a pixel. `evaluation.segmentation.edges` compares it with other ways.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import torch
 from scipy.ndimage import uniform_filter
 
 from alibi_dinov2.io.image_regions import ImageRegions
@@ -33,14 +35,29 @@ def guided_filter(guide: np.ndarray, values: np.ndarray, radius: int = RADIUS, f
         leave the range that they had.
     """
 
-    def mean(array: np.ndarray) -> np.ndarray:
-        return uniform_filter(array, 2 * radius + 1, axes=(0, 1), mode="reflect")
+    size, guide = 2 * radius + 1, guide.astype(np.float64)  # variances are differences of numbers that are nearly equal
 
-    # Variances are differences of numbers that are nearly equal.
-    guide, values = guide[..., None].astype(np.float64), values.astype(np.float64)
-    level, average = mean(guide), mean(values)
-    slope = (mean(guide * values) - level * average) / (mean(guide**2) - level**2 + flat)
-    return (mean(slope) * guide + mean(average - slope * level)).astype(np.float32)
+    def mean(array: np.ndarray) -> np.ndarray:
+        return uniform_filter(array, size, mode="reflect")
+
+    def products() -> Iterator[np.ndarray]:
+        yield guide
+        yield guide**2
+        for plane in planes:
+            yield plane
+            yield guide * plane
+
+    def follow(means: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        average, product = means
+        slope = (product - level * average) / variance
+        return mean(slope) * guide + mean(average - slope * level)
+
+    planes = [values[..., number].astype(np.float64) for number in range(values.shape[-1])]
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        level, square, *means = pool.map(mean, products())
+        variance = square - level**2 + flat
+        found = pool.map(follow, zip(means[::2], means[1::2], strict=True))
+        return np.stack([plane.astype(np.float32) for plane in found], axis=-1)
 
 
 def filtered_probabilities(pixels: np.ndarray, probabilities: np.ndarray, radius: int) -> np.ndarray:
@@ -54,7 +71,9 @@ def filtered_probabilities(pixels: np.ndarray, probabilities: np.ndarray, radius
     Returns:
         `(H, W, K)` float32, 0 to 1, which add up to 1.
     """
-    found = guided_filter(pixels.mean(axis=-1, dtype=np.float32) / 255, probabilities, radius).clip(min=0)
+    level = sum(np.moveaxis(pixels, -1, 0).astype(np.float32)) / np.float32(3 * 255)
+    found = guided_filter(level, probabilities[..., 1:], radius)  # all classes add up to 1, before and after
+    found = np.concatenate([1 - found.sum(axis=-1, keepdims=True), found], axis=-1).clip(min=0)
     return found / found.sum(axis=-1, keepdims=True)
 
 

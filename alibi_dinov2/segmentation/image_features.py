@@ -2,12 +2,14 @@
 """Features of one image that is worked on: computed where they are wanted, once, and kept as long as there is room."""
 
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from threading import Lock
 
 import numpy as np
+import torch
 
 from alibi_dinov2.features.deep_features import DeepFeatures, Place, Reduction, Window
 from alibi_dinov2.features.feature_cache import FeatureCache, MemoryCache
@@ -18,6 +20,7 @@ from alibi_dinov2.segmentation.pixel_classifiers import PixelClassifier
 from alibi_dinov2.segmentation.pixel_features import PixelFeatures, by_block, gather, has_colour
 
 GROWTH = 1.5  # principal components are found anew when so many times the windows are there
+MOST_THREADS = 4  # that classify blocks: Python, which one of them can run, is between their steps
 
 
 @dataclass(frozen=True)
@@ -290,10 +293,11 @@ class ImageFeatures:
         """Probabilities of the classes in a region of a slice, `(h, w, K)` float32."""
         grid = self.grid(features, index, self.over(region))
         found = np.empty((*(span.stop - span.start for span in region), classifier.num_classes), dtype=np.float32)
-        for block in self.blocks():
+
+        def classify(block: Block) -> None:
             common = [slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(region, block, strict=True)]
             if any(span.start >= span.stop for span in common):
-                continue
+                return
             target, source = (
                 tuple(
                     slice(span.start - whole.start, span.stop - whole.start)
@@ -303,4 +307,7 @@ class ImageFeatures:
             )
             columns = self.columns(features, index, block, grid)
             found[target] = classifier.predict_columns([plane[source] for plane in columns])
+
+        with ThreadPoolExecutor(min(torch.get_num_threads(), MOST_THREADS)) as pool:
+            list(pool.map(classify, self.blocks()))
         return found
