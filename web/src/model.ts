@@ -11,6 +11,7 @@ export interface Normalisation {
 }
 
 const MOST_THREADS = 8;
+const WARM = 8 * PATCH; // pixels, side of a first picture: browsers compile what runs often once more, and better
 
 /** What this browser offers. */
 export async function surroundings(): Promise<Surroundings> {
@@ -63,14 +64,19 @@ export class Model {
     });
     const answer = await fetch(`${folder}preprocessor_config.json`);
     if (!answer.ok) throw new Error(`${source.model} has no preprocessor_config.json (${answer.status})`);
-    return new Model(loaded, await answer.json());
+    const found = new Model(loaded, await answer.json());
+    await found.tokens(new Float32Array(3 * WARM ** 2), WARM);
+    return found;
+  }
+
+  private async tokens(pixels: Float32Array, side: number): Promise<Tensor> {
+    const output = await this.model({ pixel_values: new Tensor("float32", pixels, [1, 3, side, side]) });
+    return output.last_hidden_state;
   }
 
   /** Features of the patches of a window, row by row, of its pixels `3 · 518 · 518`. */
   async features(pixels: Float32Array): Promise<{ features: Float32Array; channels: number }> {
-    const side = WINDOW * PATCH;
-    const output = await this.model({ pixel_values: new Tensor("float32", pixels, [1, 3, side, side]) });
-    const tokens: Tensor = output.last_hidden_state;
+    const tokens = await this.tokens(pixels, WINDOW * PATCH);
     const [, count, channels] = tokens.dims;
     const patches = WINDOW * WINDOW;
     // Whatever comes before the patches, such as [CLS], is left out.

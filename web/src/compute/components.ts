@@ -7,8 +7,9 @@ import type { Grid } from "./windows";
 const CONSTANT = 1e-4; // a component that varies less over a picture does so by rounding
 // Of the subspace iteration: what is left of the wrong directions falls by the ratio of the eigenvalue SPARE further on to
 // the last one that is wanted, which is below 0.7 for features of micrographs, with each iteration.
-const SPARE = 8;
-const ITERATIONS = 40;
+const SPARE = 7;
+const ITERATIONS = 24;
+const POWERS = 4; // products before directions are made orthogonal again: few enough that none loses its digits
 
 /** Means and products of features, added up batch by batch, so that no window has to be kept. */
 export class Moments {
@@ -36,11 +37,29 @@ export class Moments {
         const source = (start + next) * channels;
         for (let i = 0; i < channels; i++) vector[i] = start + next < count ? features[source + i] - offset[i] : 0;
       });
-      for (let i = 0; i < channels; i++) {
+      for (let i = 0; i < channels; i++) sums[i] += a[i] + b[i] + c[i] + d[i];
+      // Two rows at a time, the last one of an odd number alone: vectors are read half as often.
+      for (let i = 0; i < channels; i += 2) {
+        const k = Math.min(i + 1, channels - 1);
         const row = i * channels;
-        const [ai, bi, ci, di] = [a[i], b[i], c[i], d[i]];
-        sums[i] += ai + bi + ci + di;
-        for (let j = i; j < channels; j++) products[row + j] += ai * a[j] + bi * b[j] + ci * c[j] + di * d[j];
+        const next = k * channels;
+        const ai = a[i];
+        const bi = b[i];
+        const ci = c[i];
+        const di = d[i];
+        const twice = k === i;
+        const ak = twice ? 0 : a[k];
+        const bk = twice ? 0 : b[k];
+        const ck = twice ? 0 : c[k];
+        const dk = twice ? 0 : d[k];
+        for (let j = i; j < channels; j++) {
+          const aj = a[j];
+          const bj = b[j];
+          const cj = c[j];
+          const dj = d[j];
+          products[row + j] += ai * aj + bi * bj + ci * cj + di * dj;
+          products[next + j] += ak * aj + bk * bj + ck * cj + dk * dj;
+        }
       }
     }
     this.count += count;
@@ -103,22 +122,55 @@ export function fitReduction(moments: Moments, count: number, standardise: boole
 function largestEigenvectors(matrix: Matrix, count: number): { values: number[]; vectors: Float64Array[] } {
   const size = matrix.rows;
   const width = Math.min(count + SPARE, size);
-  let basis = new Matrix(size, width);
-  for (let i = 0; i < size; i++) for (let j = 0; j < width; j++) basis.set(i, j, Math.sin(1 + i * width + j));
-  for (let iteration = 0; iteration < ITERATIONS; iteration++) {
-    basis = new QrDecomposition(matrix.mmul(basis)).orthogonalMatrix;
+  const entries = Float64Array.from(matrix.to1DArray());
+  let basis = Float64Array.from({ length: size * width }, (_, index) => Math.sin(1 + index));
+  const orthogonal = () => {
+    const columns = new QrDecomposition(Matrix.from1DArray(width, size, basis).transpose()).orthogonalMatrix;
+    basis = Float64Array.from(columns.transpose().to1DArray());
+  };
+  for (let iteration = 0; iteration < ITERATIONS; iteration += POWERS) {
+    for (let power = 0; power < POWERS; power++) basis = product(entries, basis, size);
+    orthogonal();
   }
+  const rows = Matrix.from1DArray(width, size, basis);
+  const products = Matrix.from1DArray(width, size, product(entries, basis, size));
   const { realEigenvalues: values, eigenvectorMatrix: turn } = new EigenvalueDecomposition(
-    basis.transpose().mmul(matrix).mmul(basis),
+    rows.mmul(products.transpose()),
     { assumeSymmetric: true },
   );
-  const turned = basis.mmul(turn);
+  const turned = turn.transpose().mmul(rows);
   const order = Array.from(values.keys()).sort((a, b) => values[b] - values[a]);
   const chosen = order.slice(0, count);
   return {
     values: chosen.map((index) => values[index]),
-    vectors: chosen.map((index) => Float64Array.from(turned.getColumn(index))),
+    vectors: chosen.map((index) => Float64Array.from(turned.getRow(index))),
   };
+}
+
+/** A symmetric matrix times vectors that follow each other, four at a time: their sums do not wait for each other. */
+function product(matrix: Float64Array, vectors: Float64Array, size: number): Float64Array<ArrayBuffer> {
+  const found = new Float64Array(vectors.length);
+  const last = vectors.length - size;
+  for (let start = 0; start <= last; start += 4 * size) {
+    // Beyond the last vector it is the last one again.
+    const [a, b, c, d] = [0, 1, 2, 3].map((next) => Math.min(start + next * size, last));
+    for (let row = 0; row < size; row++) {
+      const entry = row * size;
+      let [sumA, sumB, sumC, sumD] = [0, 0, 0, 0];
+      for (let column = 0; column < size; column++) {
+        const value = matrix[entry + column];
+        sumA += value * vectors[a + column];
+        sumB += value * vectors[b + column];
+        sumC += value * vectors[c + column];
+        sumD += value * vectors[d + column];
+      }
+      found[a + row] = sumA;
+      found[b + row] = sumB;
+      found[c + row] = sumC;
+      found[d + row] = sumD;
+    }
+  }
+  return found;
 }
 
 /** The principal components of a grid; `grid` may be larger than what they were found on. */
