@@ -5,9 +5,10 @@
 
 * `features`: of the whole image, in a session's background; nothing is there yet.
 * `refit`: learning from one stroke more.
-* `predict`: probabilities of a visible region of so many pixels, of which features are there.
-* `before`: the same two by the estimator as it was without a session: features of the region computed again, and
-  every tree gone through pixel by pixel by XGBoost. In the same process, in turns with the session.
+* `predict`: probabilities of a visible region of so many pixels, of which features are there; `filtered`, as a
+  segmenter does by default, with the guided filter.
+* `before`: refit and prediction by the estimator as it was without a session: features of the region computed again,
+  and every tree gone through pixel by pixel by XGBoost. In the same process, in turns with the session.
 
 With `--large` an image of that side is segmented in the background as well: seconds, the peak of the resident memory
 beyond what the process had at rest, and how long it takes to cancel.
@@ -21,6 +22,7 @@ import statistics
 import time
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ from alibi_dinov2.features.backbone import Backbone
 from alibi_dinov2.features.deep_features import DeepFeatures
 from alibi_dinov2.io.files import write_json
 from alibi_dinov2.io.image_regions import ArrayImage
+from alibi_dinov2.segmentation.guided_filter import RADIUS
 from alibi_dinov2.segmentation.pixel_classifiers import CLASSIFIERS, Trees
 from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
 from alibi_dinov2.segmentation.session import Session
@@ -49,7 +52,7 @@ def segmenter_of(classifier: str, size: tuple[int, int]) -> TrainableSegmenter:
     """An unfitted segmenter with a backbone of random weights, of so many layers and so wide."""
     model = build_model("sdpa", Setting(DeepFeatures.window, layers=size[0], width=size[1]))
     backbone = Backbone(model, Dinov2AlibiImageProcessor(), "random", "random")
-    # Without the filter, which what is compared with does not have.
+    # Without the filter, which what is compared with does not have; it is measured apart.
     return TrainableSegmenter(backbone, classifier=classifier, guided_radius=0)
 
 
@@ -109,6 +112,8 @@ def measure_strokes(classifier: str, size: tuple[int, int], side: int, repeats: 
             note("refit before", partial(usual.fit, image, labels))
             for visible, region in regions.items():
                 found = note(f"predict {visible}", partial(session.probabilities, 0, *region))
+                filtered = replace(session.require_learned(), guided_radius=RADIUS)
+                note(f"filtered {visible}", partial(filtered.probabilities, 0, region))
                 old = note(f"predict {visible} before", partial(before, usual, image, region))
                 agreements.append(float((found.argmax(axis=-1) == old).mean()))
     return {"labelled": int((labels > 0).sum()), "agreement": min(agreements)} | {
@@ -143,9 +148,10 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
     """The medians as Markdown."""
     lines = ["| classifier | what | session, s | before, s | ratio |", "|---|---|---:|---:|---:|"]
     for classifier, row in rows.items():
-        for name in ("refit", *(f"predict {side}" for side in SIDES)):
-            now, old = row[name], row[f"{name} before"]
-            lines.append(f"| {classifier} | {name} | {now:.3f} | {old:.3f} | {old / now:.1f} |")
+        for name in ("refit", *(f"{what} {side}" for side in SIDES for what in ("predict", "filtered"))):
+            now, old = row[name], row.get(f"{name} before")
+            compared = f"{old:.3f} | {old / now:.1f}" if old else "– | –"
+            lines.append(f"| {classifier} | {name} | {now:.3f} | {compared} |")
     return "\n".join(lines)
 
 

@@ -103,3 +103,24 @@ def test_fingerprint_tells_models_apart(tiny_model):
     ]
     assert fingerprint(tiny_model()) == fingerprint(tiny_model())
     assert len({fingerprint(tiny_model()), *others}) == 6
+
+
+def test_what_is_larger_than_the_limit_pushes_nothing_out():
+    cache = MemoryCache(2**20)
+    small, large = np.ones(2**17, dtype=np.float32), np.ones(2**19, dtype=np.float32)
+    cache.put("small", small)
+    np.testing.assert_array_equal(cache.get("large", lambda: large), large)
+    assert "small" in cache
+    assert "large" not in cache
+    assert cache.bytes == small.nbytes
+    assert cache.largest == large.nbytes
+
+
+def test_what_is_kept_in_memory_is_a_copy():
+    cache, array = MemoryCache(), np.arange(2**17, dtype=np.float32).reshape(2**8, -1)
+    kept = cache.get("array", lambda: array)
+    expected = array.copy()
+    array[:] = 0
+    np.testing.assert_array_equal(cache.get("array", lambda: array), expected)
+    assert kept.shape == expected.shape
+    assert kept.dtype == expected.dtype
