@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from alibi_dinov2.features.backbone import Backbone, Removal
-from alibi_dinov2.features.feature_cache import FeatureCache, backbone_fingerprint
+from alibi_dinov2.features.feature_cache import FeatureCache, MemoryCache, backbone_fingerprint
 from evaluation.position.noise import noise_images
 from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor
 
