@@ -30,7 +30,7 @@ from alibi_dinov2.segmentation.pixel_classifiers import PixelClassifier
 from alibi_dinov2.segmentation.pixel_features import PixelFeatures
 from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
 
-CACHE_BYTES = 2**30
+CACHE_BYTES = 3 * 2**28
 
 
 @dataclass(frozen=True)
