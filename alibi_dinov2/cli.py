@@ -25,7 +25,6 @@ from alibi_dinov2.features.columns import columns, named_backbones
 from alibi_dinov2.features.feature_cache import DEFAULT_FOLDER, FeatureCache
 from alibi_dinov2.features.feature_files import FORMATS, export_features
 from alibi_dinov2.features.zoo import MODELS
-from alibi_dinov2.io.contrast import AUTO, Contrast
 from alibi_dinov2.io.files import require_new_folder
 from alibi_dinov2.io.fractions import TABLE, add_fractions, fractions_of, fractions_text, read_fractions
 from alibi_dinov2.io.images import read_image
@@ -39,6 +38,7 @@ from alibi_dinov2.segmentation.saved_segmenter import read_settings
 from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
 from alibi_dinov2.segmentation.validation import FOLDS, GROUPS
 from alibi_dinov2.segmenter_options import add_settings, new_segmenter, own_device
+from modeling_alibi_dinov2.contrast import AUTO, Contrast
 
 SIZE = 518  # shortest side in pixels: what the model was trained at
 

@@ -15,8 +15,14 @@ ALLOWED = {
     "alibi_dinov2/io": {"modeling_alibi_dinov2"},
     "alibi_dinov2/pictures": {"alibi_dinov2/io"},
     "alibi_dinov2/features": {"modeling_alibi_dinov2", "alibi_dinov2/io"},
-    "alibi_dinov2/segmentation": {"alibi_dinov2/io", "alibi_dinov2/features", "alibi_dinov2/pictures"},
-    "alibi_dinov2": {f"alibi_dinov2/{room}" for room in ("io", "features", "segmentation", "pictures")},
+    "alibi_dinov2/segmentation": {
+        "modeling_alibi_dinov2",
+        "alibi_dinov2/io",
+        "alibi_dinov2/features",
+        "alibi_dinov2/pictures",
+    },
+    "alibi_dinov2": {"modeling_alibi_dinov2"}
+    | {f"alibi_dinov2/{room}" for room in ("io", "features", "segmentation", "pictures")},
     "training": {"modeling_alibi_dinov2", "alibi_dinov2"},
     "evaluation": {"modeling_alibi_dinov2", "alibi_dinov2"},
     "benchmarks": {"modeling_alibi_dinov2", "alibi_dinov2", "training", "evaluation"},

@@ -25,10 +25,10 @@ from alibi_dinov2.features.backbone import Backbone
 from alibi_dinov2.features.deep_features import MAX_PATCHES, Reduction, fit_reduction
 from alibi_dinov2.features.dense_features import dense_features
 from alibi_dinov2.io.channels import Channel
-from alibi_dinov2.io.contrast import AUTO, Setting
 from alibi_dinov2.io.files import new_file
 from alibi_dinov2.io.image_regions import ImageRegions
 from alibi_dinov2.io.open_image import open_image
+from modeling_alibi_dinov2.contrast import AUTO, Setting
 
 FORMATS = ("safetensors", "npy", "h5")
 AXIS_TYPES = {"z": 2, "y": 2, "x": 2, "c": 1}  # of vigra, ilastik's library: space and channels

@@ -7,10 +7,11 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from alibi_dinov2.io.contrast import AUTO, Contrast, Setting, as_contrast
 from alibi_dinov2.io.pillow_images import pillow_image
-from alibi_dinov2.io.sliced_image import REFUSE, SAMPLE, SlicedImage
+from alibi_dinov2.io.sliced_image import REFUSE, SlicedImage
 from alibi_dinov2.io.stored_image import StoredImage, of_array
+from modeling_alibi_dinov2.common_contrast import fit_common
+from modeling_alibi_dinov2.contrast import AUTO, Contrast, Setting, as_contrast
 
 CHANNELS = (1, 3, 4)  # that an array's last axis may be
 
@@ -99,23 +100,16 @@ def fit_contrast(images: Sequence[ImageRegions], setting: Setting = AUTO) -> Con
         setting: `auto`, `per-image`, `full-range`, `(low, high)`, or a contrast.
 
     Raises:
-        ValueError: the images have values of different types, or NaN or infinite ones.
+        ValueError: the images have values of different types, or NaN or infinite ones, or too few grey levels would be
+            left.
     """
     contrast = as_contrast(setting)
     sliced = [image for image in images if isinstance(image, SlicedImage)]
     if contrast.is_fitted or not contrast.is_common or not sliced:
         return contrast
-    kinds = {(image.dtype.name, image.bits, image.ranges) for image in sliced}
-    if len(kinds) > 1:
-        listed = ", ".join(f"{dtype} with {ranges} channels" for dtype, _, ranges in sorted(kinds, key=str))
-        raise ValueError(
-            f"The images have values of {listed}; one contrast is for images of one kind. Choose the contrast "
-            "per-image, or one range (low, high)."
-        )
     for image in sliced:
         image.require_finite()
-    values = np.concatenate([image.sample(max(SAMPLE // len(sliced), 1)) for image in sliced])
-    return contrast.fit(values, sliced[0].bits)
+    return fit_common(contrast, sliced)
 
 
 def read_reflected(image: ImageRegions, index: int, top: int, left: int, height: int, width: int) -> np.ndarray:

@@ -10,13 +10,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from alibi_dinov2.io.channels import Channel
-from alibi_dinov2.io.contrast import AUTO, Setting
 from alibi_dinov2.io.damage import DAMAGE, naming
 from alibi_dinov2.io.pillow_images import open_pillow
 from alibi_dinov2.io.sliced_image import REFUSE, SlicedImage
 from alibi_dinov2.io.stored_image import StoredImage, alike
 from alibi_dinov2.io.tiff import TIFF_SIGNATURES, open_tiff
 from alibi_dinov2.io.vendor_formats import vendor_reader
+from modeling_alibi_dinov2.contrast import AUTO, Setting
 
 HEAD = 512  # bytes that tell the format
 

@@ -4,19 +4,21 @@
 import copy
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import product
 from typing import TypeVar
 
 import numpy as np
 
 from alibi_dinov2.io.channels import Channel, choose_channels
-from alibi_dinov2.io.contrast import AUTO, RANGE, Contrast, Setting, as_contrast
 from alibi_dinov2.io.damage import naming
 from alibi_dinov2.io.stored_image import CHANNEL, REPEATED, StoredImage
-from alibi_dinov2.io.tiles import Block, blocks
+from alibi_dinov2.io.tiles import Block
+from modeling_alibi_dinov2.common_contrast import SAMPLE, evenly, sampled_blocks
+from modeling_alibi_dinov2.contrast import AUTO, Contrast, Setting, as_contrast
+from modeling_alibi_dinov2.pixels import over_white
 
 REFUSE, MASK = "refuse", "mask"
-SAMPLE = 2**21  # pixels on which a contrast is found
-SAMPLED_SLICES, SAMPLED_SIDE = 16, 128  # of a larger series: slices, and the side of squares in them
+SAMPLED_SLICES = 16  # of a larger series
 BAND = 256  # rows that are read at once where all pixels are looked at
 
 Self = TypeVar("Self", bound="SlicedImage")
@@ -88,17 +90,12 @@ class SlicedImage:
         if key not in self.fitted:
             self.require_finite()
             try:
-                self.setting.require_dtype(self.dtype)
+                self.setting.require_kind(self.dtype, self.ranges)
                 fitted = self.setting
                 if not fitted.is_fitted:
                     fitted = fitted.fit(self.sample(SAMPLE, key), self.bits)
             except ValueError as error:
                 raise ValueError(f"{self.name}: {error}.") from error
-            if len(fitted.low) not in (1, self.ranges):
-                raise ValueError(
-                    f"{self.name}: the contrast was found for {len(fitted.low)} channels, but {self.ranges} are seen. "
-                    "Choose as many as then."
-                )
             self.fitted[key] = fitted
         return self.fitted[key]
 
@@ -129,7 +126,9 @@ class SlicedImage:
             levels = np.repeat(levels, 3, axis=-1)
         elif levels.shape[-1] == 2:
             levels = np.concatenate([levels, np.zeros_like(levels[..., :1])], axis=-1)
-        return np.ascontiguousarray(levels) if opacity is None else self.over_white(levels, opacity)
+        if opacity is None:
+            return np.ascontiguousarray(levels)
+        return over_white(levels, opacity, self.kind.premultiplied)
 
     def mask(self, index: int, rows: slice, columns: slice) -> np.ndarray:
         """Where a region has values, that is, none that is NaN or infinite, `(h, w)` bool."""
@@ -171,13 +170,6 @@ class SlicedImage:
         with naming(self.name):
             return image.read(tuple({**place, CHANNEL: channel}[axis] for axis in image.axes), rows, columns)
 
-    def over_white(self, levels: np.ndarray, opacity: np.ndarray) -> np.ndarray:
-        """What is transparent becomes white; `levels` are `(h, w, 3)`, the rule is that of the image processor."""
-        opaque = np.iinfo(opacity.dtype).max if opacity.dtype.kind in "iu" else 1
-        share = Contrast(RANGE, (0,), (int(opaque),)).apply(opacity) / 255
-        colours = levels if self.kind.premultiplied else share * levels
-        return np.round(np.minimum(colours + (1 - share) * 255, 255)).astype(np.uint8)
-
     def sample(self, limit: int, index: int | None = None) -> np.ndarray:
         """Values to find a contrast on, `(n, C)`; the same ones each time. NaN and infinite ones are left out.
 
@@ -206,14 +198,11 @@ class SlicedImage:
 
     def sampled(self, limit: int, index: int | None) -> Iterator[tuple[int, Block]]:
         """Slices and places in them that `sample` looks at."""
-        slices = list(range(self.slices)) if index is None else [index]
-        if len(slices) * self.shape[0] * self.shape[1] <= limit:
-            yield from ((number, block) for number in slices for block in self.bands())
-            return
-        squares = blocks(self.shape, SAMPLED_SIDE)
-        wanted = evenly(slices, SAMPLED_SLICES)
-        for number in wanted:
-            yield from ((number, square) for square in evenly(squares, max(limit // SAMPLED_SIDE**2 // len(wanted), 1)))
+        wanted = list(range(self.slices)) if index is None else [index]
+        if len(wanted) * self.shape[0] * self.shape[1] > limit:
+            wanted = evenly(wanted, SAMPLED_SLICES)
+        places = sampled_blocks(self.shape, limit // len(wanted))
+        yield from product(wanted, places)
 
     def bands(self) -> list[Block]:
         """Rows and columns of all of a slice, some rows at a time."""
@@ -252,10 +241,3 @@ class SlicedImage:
         if not self.chosen and unseen > 0 and self.kind.palette is None:
             facts.append(f"left out: {', '.join(self.channels[-unseen:])} beside the colours")
         return "; ".join(facts)
-
-
-def evenly(things: list, count: int) -> list:
-    """At most `count` of some things, evenly spread, the first and the last among them if there is room."""
-    if count >= len(things):
-        return things
-    return [things[round(place)] for place in np.linspace(0, len(things) - 1, count)]

@@ -19,9 +19,9 @@ from safetensors.numpy import load_file, save_file
 
 from alibi_dinov2.features.backbone import Backbone, load_backbone
 from alibi_dinov2.features.deep_features import Reduction
-from alibi_dinov2.io.contrast import Contrast
 from alibi_dinov2.io.files import new_folder, sha256_of, write_json
 from alibi_dinov2.segmentation.pixel_classifiers import PixelClassifier, load_classifier
+from modeling_alibi_dinov2.contrast import Contrast
 
 FORMAT = 1  # raised when what is saved changes its meaning
 SETTINGS, REDUCTION = "segmenter.json", "reduction.safetensors"

@@ -21,7 +21,6 @@ from alibi_dinov2.features.deep_features import DeepFeatures
 from alibi_dinov2.features.feature_cache import FeatureCache, MemoryCache
 from alibi_dinov2.features.position_features import require_positions
 from alibi_dinov2.io.channels import Channel
-from alibi_dinov2.io.contrast import AUTO, Contrast, Setting
 from alibi_dinov2.io.image_regions import ImageRegions, Images, as_images, fit_contrast
 from alibi_dinov2.io.labels import as_label_maps
 from alibi_dinov2.io.tiles import Block, assembled
@@ -30,6 +29,7 @@ from alibi_dinov2.segmentation.labelled_pixels import LabelledPixels, pixels_to_
 from alibi_dinov2.segmentation.pixel_classifiers import CLASSIFIERS, PixelClassifier, fit_classifier
 from alibi_dinov2.segmentation.pixel_features import PixelFeatures, by_block, has_colour
 from alibi_dinov2.segmentation.saved_segmenter import SavedBackbone, as_json, read_segmenter, write_segmenter
+from modeling_alibi_dinov2.contrast import AUTO, Contrast, Setting
 
 NOT_SAVED = ("backbone", "classical", "cache", "progress")  # parameters that are no settings, or saved otherwise
 

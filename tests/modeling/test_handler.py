@@ -13,10 +13,10 @@ import torch
 from packaging.requirements import Requirement
 from PIL import Image
 
-from alibi_dinov2.io.contrast import as_contrast
 from alibi_dinov2.pictures.feature_colours import feature_colours
 from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor, Dinov2AlibiModel
 from modeling_alibi_dinov2 import handler as module
+from modeling_alibi_dinov2.contrast import as_contrast
 from modeling_alibi_dinov2.handler import EndpointHandler
 from tests.stranger import run_as_stranger
 from training.export import export

@@ -4,7 +4,6 @@ import pytest
 import torch
 from PIL import Image
 from transformers import AutoImageProcessor
-from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from modeling_alibi_dinov2 import (
     Dinov2AlibiImageProcessor,
@@ -213,19 +212,6 @@ def test_a_half_precision_tensor_is_read_as_well_as_it_can(as_they_are):
     assert_close(pixels_of(as_they_are, image), normalised(RGB), 1.01 / 255 / STD.min(), "bfloat16 has 8 bits")
 
 
-def test_the_full_range_of_16_bits_is_kept(as_they_are):
-    image = np.array([[0, 128, 257, 32896, 65535]], dtype=np.uint16).repeat(14, axis=0).repeat(14, axis=1)
-    actual = pixels_of(as_they_are, image)[0, 0, 0, ::14]
-    expected = (np.array([0, 0, 1, 128, 255]) / 255 - IMAGENET_DEFAULT_MEAN[0]) / IMAGENET_DEFAULT_STD[0]
-    assert_close(actual, expected, 1e-6, "float32 against float64")
-
-
-@pytest.mark.parametrize("byte_order", ["<", ">"])
-def test_a_16_bit_image_with_dark_pixels_only_stays_dark(as_they_are, byte_order):
-    actual = pixels_of(as_they_are, np.full((14, 14), 200, dtype=byte_order + "u2"))
-    assert_close(actual, normalised(np.full((14, 14, 3), 1)), 1e-6, "200 of 65535 is 1 of 255")
-
-
 def test_many_images_at_once(as_they_are):
     expected = np.concatenate([normalised(RGB), normalised(GREY_AS_RGB), normalised(RGB)])
     assert_close(pixels_of(as_they_are, [RGB, GREY[None], RGB.transpose(2, 0, 1)]), expected, 1e-6, "float32")
@@ -260,36 +246,17 @@ def test_a_pil_image_three_pixels_high_is_not_taken_for_channels():
         (np.where(RGB > 250, -np.inf, RGB / 255), r"has \d+ NaN or infinite of 3528 values.*nan_to_num"),
         (torch.full((3, 28, 28), torch.inf), "has 2352 NaN or infinite of 2352 values"),
         (Image.fromarray(np.full((28, 28), np.nan, dtype=np.float32)), "has 784 NaN or infinite of 784 values"),
-        (RGB / 255 - 0.5, r"float64 values from -0.5 to 0.5.*\[0, 255\] or \[0, 65535\].* \[0, 1\].*rescale"),
-        (RGB * 2.0, "float64 values from 0.0 to 510.0.*rescale"),
-        (RGB / 255 * 1.02, r"float64 values up to 1.02: more than the range \[0, 1\].*nearly black.*numpy.clip"),
-        (RGB * 1.9 / 255, r"float64 values up to 1.9: more than the range \[0, 1\].*nearly black.*numpy.clip"),
-        (RGB.astype(np.complex64), r"dtype complex64 .*boolean, integer or floating"),
-        (RGB.astype(np.int16) - 100, "int16 values from -100 to 155.*rescale"),
-        (RGB.astype(np.int32) * 1000, "int32 values from 0 to 255000.*rescale"),
-        (Image.fromarray(np.full((28, 28), -5, dtype=np.int32)), "int32 values from -5 to -5.*rescale"),
+        (RGB.astype(np.complex64), r"dtype complex64; .*boolean, integer or floating"),
         (np.zeros((28, 28, 2), dtype=np.uint8), r"shape \(28, 28, 2\); .* with 1, 3 or 4 channels"),
         (np.zeros((28, 28, 5), dtype=np.uint8), r"shape \(28, 28, 5\); .* with 1, 3 or 4 channels"),
         (np.zeros((0, 28, 3), dtype=np.uint8), r"shape \(0, 28, 3\); it must be"),
     ],
 )
-def test_pixels_out_of_range_are_refused(as_they_are, image, said):
+def test_pixels_that_are_no_image_are_refused(as_they_are, image, said):
     with pytest.raises(ValueError, match=said):
         as_they_are(image)
     with pytest.raises(ValueError, match=said):
         Dinov2AlibiImageProcessor()(image)
-
-
-@pytest.mark.parametrize(
-    ("dark", "bright"), [(RGB / 255.0, RGB * 1.0), (RGB.astype(np.int32), RGB.astype(np.int32) * 257)]
-)
-def test_images_of_one_call_whose_ranges_differ_are_refused(as_they_are, dark, bright):
-    """The dark one of a series would come out bright."""
-    with pytest.raises(ValueError, match=r"Some images have values up to (1|255), others up to (255|65535).*uint8"):
-        as_they_are([dark, bright])
-    with pytest.raises(ValueError, match="Some images have values up to"):
-        as_they_are(np.stack([dark, bright]))
-    assert len(as_they_are([bright, np.zeros_like(bright)])["pixel_values"]) == 2  # black is black in any range
 
 
 def test_steps_can_be_left_out(as_they_are):

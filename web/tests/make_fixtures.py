@@ -16,12 +16,12 @@ from alibi_dinov2 import TrainableSegmenter, load_backbone
 from alibi_dinov2.features.classical_features import ClassicalFeatures
 from alibi_dinov2.features.deep_features import DeepFeatures
 from alibi_dinov2.features.feature_cache import MemoryCache
-from alibi_dinov2.io.contrast import Contrast
 from alibi_dinov2.io.image_regions import ArrayImage, read_reflected
 from alibi_dinov2.io.labels import read_labels, write_labels
 from alibi_dinov2.pictures.feature_colours import feature_colours
 from alibi_dinov2.segmentation.pixel_classifiers import fit_classifier
 from alibi_dinov2.segmentation.uncertainty import uncertainty, where_to_draw
+from modeling_alibi_dinov2.contrast import Contrast
 
 REPOSITORY = Path(__file__).parents[2]
 NICKEL = REPOSITORY / "data" / "biased_labels" / "nickel_on_substrate.png"

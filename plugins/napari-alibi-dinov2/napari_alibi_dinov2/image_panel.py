@@ -7,7 +7,7 @@ from napari.layers import Image, Labels, Layer
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-from alibi_dinov2.io.contrast import RULES, Setting
+from modeling_alibi_dinov2.contrast import RULES, Setting
 from napari_alibi_dinov2.images import Seen, channel_choices, pixels_of
 from napari_alibi_dinov2.layers import is_result
 

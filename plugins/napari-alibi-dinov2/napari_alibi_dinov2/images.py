@@ -8,10 +8,10 @@ import numpy as np
 from napari.components import Dims
 from napari.layers import Image
 
-from alibi_dinov2.io.contrast import AUTO, Setting
 from alibi_dinov2.io.sliced_image import SlicedImage
 from alibi_dinov2.io.stored_image import PixelSize, in_micrometres, of_array
 from alibi_dinov2.io.tiles import Block
+from modeling_alibi_dinov2.contrast import AUTO, Setting
 
 COLOURS = ("red", "green", "blue")
 AXES = "ABDEFGHI"  # letters for axes of slices, of which nothing is known but their number

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from alibi_dinov2.io.contrast import Contrast, as_contrast
 from alibi_dinov2.io.open_image import open_image
+from modeling_alibi_dinov2.contrast import Contrast, as_contrast
 from tests.alibi_dinov2.io.grey_levels import expected_rgb
 
 NOISE = np.random.default_rng(0).random((64, 80))

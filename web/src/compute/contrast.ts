@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/** How values of any type become 8-bit grey levels; the rule `auto` of `alibi_dinov2/io/contrast.py`. */
+/** How values of any type become 8-bit grey levels; the rule `auto` of `modeling_alibi_dinov2/contrast.py`. */
 
 export type Values =
   Uint8Array | Int8Array | Uint16Array | Int16Array | Uint32Array | Int32Array | Float32Array | Float64Array;

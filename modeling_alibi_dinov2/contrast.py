@@ -2,6 +2,7 @@
 """How values of any type become 8-bit grey levels: a named setting, found once for a series, saved, and told."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeAlias, Union
 
@@ -16,7 +17,7 @@ COUNTED_LEVELS = 64
 CHUNK = 2**20  # values that are converted at once
 SMALL = 2  # bytes of types that are converted by a table
 
-Setting: TypeAlias = Union[str, tuple[float, float], "Contrast"]
+Setting: TypeAlias = Union[str, Sequence[float], dict[str, Any], "Contrast"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,12 @@ class Contrast:
         """JSON values that `from_dict` makes the same contrast of."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
+    def to_setting(self) -> "Setting":
+        """The shortest of the JSON values that `as_contrast` makes the same contrast of."""
+        if self.rule == RANGE:
+            return [*self.low, *self.high]
+        return self.to_dict() if self.is_fitted else self.rule
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Contrast":
         """What `to_dict` gave.
@@ -84,7 +91,8 @@ class Contrast:
 
         `auto` and `per-image` leave values of up to 8 bits as they are and stretch others between percentiles, so that
         at least 60 % of the distinct values, or of 64 if there are more, stay distinct. `full-range` takes all that the
-        type can hold; of floating values [0, 1] if they lie in it, otherwise from the least to the greatest.
+        type can hold; of floating values [0, 1] if they lie in it but for rounding, otherwise from the least to the
+        greatest.
 
         Args:
             values: `(n, C)` finite values; with C columns each gets its own range.
@@ -115,19 +123,24 @@ class Contrast:
             return 0, 0, 0.0
         if self.rule == FULL_RANGE:
             least, greatest = float(values.min()), float(values.max())
-            return (0, 1, 0.0) if 0 <= least <= greatest <= 1 else (least, greatest, 0.0)
+            rounding = 2 * float(np.finfo(dtype).eps)
+            return (0, 1, 0.0) if -rounding <= least <= greatest <= 1 + rounding else (least, greatest, 0.0)
         return stretched(values)
 
     def levels(self, values: np.ndarray) -> int:
         """How many grey levels are left of `(n,)` values."""
         return len(np.unique(self.apply(values[:, None])))
 
-    def require_dtype(self, dtype: np.dtype) -> None:
-        """Raise a `ValueError` unless it is good for values of a type."""
+    def require_kind(self, dtype: np.dtype, ranges: int) -> None:
+        """Raise a `ValueError` unless it is good for values of a type, and of an image that has so many ranges."""
         if self.dtype not in (None, dtype.name):
             raise ValueError(
                 f"it has values of {dtype}, the contrast ({self.describe()}) was found on {self.dtype}. Choose the "
                 "contrast per-image, or one range for both"
+            )
+        if len(self.low) not in (0, 1, ranges):
+            raise ValueError(
+                f"the contrast was found for {len(self.low)} channels, but {ranges} are seen. Choose as many as then"
             )
 
     def apply(self, values: np.ndarray) -> np.ndarray:
@@ -161,17 +174,19 @@ class Contrast:
         return f"{self.rule}: {self.dtype + ' ' if self.dtype else ''}{ranges} from black to white{tail}"
 
 
-ALLOWED = f"it must be one of {', '.join(RULES)}, or two numbers (low, high)"
+ALLOWED = f"it must be one of {', '.join(RULES)}, two numbers (low, high), or a contrast that was saved"
 
 
 def as_contrast(setting: Setting) -> Contrast:
-    """A contrast from its name, from two numbers `(low, high)`, as a tuple or a text `low,high`, or from itself.
+    """A contrast from its name, from two numbers `(low, high)`, as a tuple or a text `low,high`, from itself, or saved.
 
     Raises:
         ValueError: it is none of these.
     """
     if isinstance(setting, Contrast):
         return setting
+    if isinstance(setting, dict):
+        return Contrast.from_dict(setting)
     if isinstance(setting, str) and "," not in setting:
         return Contrast(setting)
     try:
