@@ -97,7 +97,7 @@ class ValuedImage:
             contrast.require_kind(self.dtype, self.ranges)
         except ValueError as error:
             raise ValueError(f"{self.name}: {error}.") from error
-        levels = contrast.apply(self.colours)
+        levels = np.moveaxis(contrast.apply(np.moveaxis(self.colours, 0, -1)), -1, 0)
         return levels if self.opacity is None else np.concatenate([levels, opacity_levels(self.opacity)])
 
 

@@ -44,16 +44,16 @@ def run_notebook(folder, monkeypatch, modules) -> str:
 
 
 def cosines(text: str) -> tuple[float, float]:
-    """What the notebook prints last: of the image divided by 256, and of the stretched one."""
-    divided, stretched = re.findall(r"features (-?\d\.\d+)", text)
-    return float(divided), float(stretched)
+    """What the notebook prints last: of an image of 12 bits in the full range of 16, and of the stretched one."""
+    full_range, stretched = re.findall(r"features (-?\d\.\d+)", text)
+    return float(full_range), float(stretched)
 
 
 def test_the_notebook_runs_from_top_to_bottom(folder, monkeypatch, tmp_path):
     before = contents(folder)
     text = run_notebook(folder, monkeypatch, tmp_path / "modules")
     assert "steel_15kx.png (140, 112) L" in text
-    assert "steel_16_bits.tif (112, 140) L" in text
+    assert "steel_16_bits.tif (112, 140) I;16" in text
     assert contents(folder) == before
 
 
@@ -62,9 +62,9 @@ def test_the_shipped_notebook_runs_and_shows_why_to_stretch(monkeypatch, tmp_pat
     shutil.copytree(SHIPPED, folder)
     for path in sorted((folder / "examples").glob("*.png"))[1:]:  # one is enough
         path.unlink()
-    divided, stretched = cosines(run_notebook(folder, monkeypatch, tmp_path / "modules"))
+    full_range, stretched = cosines(run_notebook(folder, monkeypatch, tmp_path / "modules"))
     assert stretched > 0.99
-    assert divided < stretched - 0.1
+    assert full_range < stretched - 0.1
 
 
 def test_the_notebook_names_the_model_as_one_loads_it(folder):
