@@ -15,7 +15,6 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModel
 
 TASKS = ("features", "pca", "similarity")
-TAIL = 0.1  # per cent of the values of an image with more than 8 bits that become black, and as many white
 SIZE, MOST_PIXELS = 518, 1022 * 1022  # shortest side if none is asked for; what a request may cost
 TRIMMED = 1.0  # per cent at either end of a component that its colour does not tell apart
 
@@ -36,7 +35,8 @@ class EndpointHandler:
         """Answer a request.
 
         Args:
-            data: `inputs`, an image: a PIL image, the bytes of an image file, or these bytes in base64; and
+            data: `inputs`, an image: a PIL image, the bytes of an image file, or these bytes in base64, of 8 bits or
+                more, which the image processor sees with the contrast of its configuration; and
                 `parameters`, of which all may be left out:
 
                 * `task`: `"features"` (the default), `"pca"` or `"similarity"`;
@@ -60,7 +60,7 @@ class EndpointHandler:
         if unknown or "inputs" not in data:
             raise ValueError(f"The request has {sorted(data)}; it must have 'inputs' and may have 'parameters'.")
         task, size, point = read_parameters(data.get("parameters") or {})
-        image = to_8bit(read_image(data["inputs"]))
+        image = read_image(data["inputs"])
         place = (0.0, 0.0) if point is None else relative_point(point, image)
         pixels = self.pixels(image, size)
         features = self.features(pixels)
@@ -157,25 +157,6 @@ def read_image(source: Any) -> Image.Image:
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"`inputs` is no image that Pillow reads: {error}") from error
     return image
-
-
-def to_8bit(image: Image.Image) -> Image.Image:
-    """An image as one of 8 bits.
-
-    Values of more bits, and floating ones, are stretched so that the 0.1st percentile becomes black and the 99.9th
-    white; images of 8 bits stay as they are.
-
-    Raises:
-        ValueError: it has values that are NaN or infinite.
-    """
-    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
-        return image
-    values = np.asarray(image).astype(np.float64)
-    if not np.isfinite(values).all():
-        raise ValueError("The image has values that are NaN or infinite; replace them first.")
-    low, high = np.percentile(values, (TAIL, 100 - TAIL))
-    stretched = (values - low) / (high - low) if high > low else np.zeros_like(values)
-    return Image.fromarray(np.round(stretched.clip(0, 1) * 255).astype(np.uint8))
 
 
 def component_colours(features: np.ndarray) -> np.ndarray:

@@ -3,9 +3,11 @@
 
 from .transformers_version import MINIMUM_TRANSFORMERS  # noqa: F401  # isort: skip  (must come first)
 
+import os
+
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import nn
 from transformers.image_processing_backends import PilBackend
 from transformers.image_processing_utils import BatchFeature, get_size_dict
@@ -21,7 +23,8 @@ from transformers.image_utils import (
 from transformers.processing_utils import ImagesKwargs
 from transformers.utils import logging
 
-from .pixels import require_one_range, to_8bit, to_array, to_channels_first, to_rgb
+from .contrast import AUTO, Contrast, Setting, as_contrast
+from .pixels import to_8bit, to_array, to_channels_first, to_rgb
 
 logger = logging.get_logger(__name__)
 
@@ -29,9 +32,13 @@ Size = tuple[int, int]  # height, width
 
 
 class Dinov2AlibiImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
-    """patch_size (`int`, defaults to 14): side of a patch in pixels; the sides of the output are multiples of it."""
+    """
+    patch_size (`int`, defaults to 14): side of a patch in pixels; the sides of the output are multiples of it.
+    contrast (`str`, pair of numbers or `dict`, defaults to `"auto"`): how values become 8-bit grey levels.
+    """
 
     patch_size: int
+    contrast: str | tuple | list | dict | Contrast
 
 
 class Dinov2AlibiImageProcessor(PilBackend):
@@ -43,20 +50,31 @@ class Dinov2AlibiImageProcessor(PilBackend):
     rounded to the nearest multiple. With `do_resize=False` and `do_center_crop=False` the image keeps its pixels and
     loses less than one patch at the borders.
 
-    Greyscale, palette, RGBA (over white) and 16-bit images are converted to 8-bit RGB; 16-bit values are divided by
-    257, that is, their full range is kept: stretch the contrast beforehand if the image uses only a part of it.
-    Floating images have values in [0, 1], or in [0, 255] when their largest is 2 or more; between the two it is not
-    clear what they are. Integers of other types have 8 bits, or 16 when one of them exceeds 255.
+    Greyscale, palette and RGBA (over white) images of any boolean, integer or floating type become 8-bit RGB, as the
+    segmenter of `alibi_dinov2` and its `read_image` make it. `contrast`, which a call may change, says how:
+
+    * `"auto"`: booleans and unsigned values of 8 bits as they are, all others stretched between percentiles that are
+      found once over all images of a call (a thousandth of the values becomes black, and as many white; more where
+      outliers would leave less than 60 % of the grey levels);
+    * `"per-image"`: the same for each image by itself;
+    * `"full-range"`: all that the type can hold (16 bits are divided by 257). Floating values as they are if all of a
+      call lie in [0, 1], otherwise from the least to the greatest. This is what floating pixels in [0, 1] need to come
+      out as from DINOv2's processor, to within the rounding to 8 bits;
+    * `(low, high)`: from black to white, the same for every type;
+    * what `Contrast.to_dict` gave: one that was found before, as `segmenter.contrast_.to_dict()`, so that the images of
+      a series look alike that come in several calls. It is good for values of the type that it was found on.
+
+    Opacity is never stretched.
 
     Returns:
         `BatchFeature` with `pixel_values`: a list of `(3, H, W)` arrays, or one `(B, 3, H, W)` tensor with
         `return_tensors`.
 
     Raises:
-        ValueError: pixels that are NaN, infinite or out of range, or whose range is not clear, from themselves or from
-            the other images of the call; floating pixels with `do_rescale=False`; a requested output size that is no
-            multiple of `patch_size`; an image smaller than one patch that is neither resized nor centre-cropped (which
-            pads it with zeros, as DINOv2's processor does).
+        ValueError: pixels that are NaN or infinite, or of types that differ in a call or from that of a saved contrast;
+            values too uneven to be seen; floating pixels with `do_rescale=False`; a `contrast` that is none; a
+            requested output size that is no multiple of `patch_size`; an image smaller than one patch that is neither
+            resized nor centre-cropped (which pads it with zeros, as DINOv2's processor does).
     """
 
     resample = PILImageResampling.BICUBIC
@@ -71,33 +89,41 @@ class Dinov2AlibiImageProcessor(PilBackend):
     do_normalize = True
     do_convert_rgb = True
     patch_size = 14
+    contrast: Setting = AUTO
     valid_kwargs = Dinov2AlibiImageProcessorKwargs
 
     def _prepare_images_structure(self, images: ImageInput, expected_ndims: int = 3) -> list:
         """A flat list of images; an array of two dimensions, alone or in a list, is one greyscale image."""
-        images = super()._prepare_images_structure(add_channel_axis(images), expected_ndims)
-        require_one_range(images)
-        return images
+        return super()._prepare_images_structure(add_channel_axis(images), expected_ndims)
+
+    def fetch_images(self, image_url_or_urls):
+        """Images of files by their names, with the values that they have; Transformers would cut them off at 255."""
+        if isinstance(image_url_or_urls, str) and os.path.isfile(image_url_or_urls):
+            with Image.open(image_url_or_urls) as file:
+                return ImageOps.exif_transpose(file)
+        return super().fetch_images(image_url_or_urls)
+
+    def _standardize_kwargs(self, contrast: Setting = AUTO, **kwargs) -> dict:
+        """The choices in the form in which they are used and saved."""
+        return super()._standardize_kwargs(**kwargs) | {"contrast": as_contrast(contrast).to_setting()}
 
     def process_image(
         self,
         image: ImageInput,
-        do_convert_rgb: bool | None = None,
         input_data_format: str | ChannelDimension | None = None,
         do_rescale: bool | None = None,
         **kwargs,
     ) -> np.ndarray:
-        """One image of any kind as an 8-bit array `(channels, H, W)`."""
+        """One image of any kind as an array `(channels, H, W)` of its own type; `_preprocess` does the rest."""
         if isinstance(image, Image.Image):
             input_data_format = ChannelDimension.LAST
         array = to_channels_first(to_array(image), input_data_format)
         if do_rescale is False and np.issubdtype(array.dtype, np.floating):
             raise ValueError(
-                f"`do_rescale` is False, but the image has {array.dtype} values, which are brought to 8 bits first. "
-                "Leave `do_rescale=True`: values in [0, 1] are recognised as such."
+                f"`do_rescale` is False, but the image has {array.dtype} values, which become 8-bit grey levels first. "
+                "Leave `do_rescale=True`; with `contrast='full-range'` values in [0, 1] stay what they are."
             )
-        array = to_8bit(array)
-        return to_rgb(array) if do_convert_rgb else array
+        return array
 
     def _preprocess(
         self,
@@ -108,10 +134,15 @@ class Dinov2AlibiImageProcessor(PilBackend):
         do_center_crop: bool,
         crop_size: SizeDict,
         patch_size: int,
+        contrast: Setting,
+        do_convert_rgb: bool | None = None,
         do_pad: bool | None = None,
         pad_size: SizeDict | None = None,
         **kwargs,
     ) -> BatchFeature:
+        images = to_8bit(images, contrast)
+        if do_convert_rgb:
+            images = [to_rgb(image) for image in images]
         if do_pad and pad_size:
             require_multiples("pad_size", pad_size, patch_size)
         if do_center_crop:

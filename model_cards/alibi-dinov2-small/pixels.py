@@ -1,19 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images of any kind as 8-bit arrays: which channels they have, and which value stands for white."""
+"""Images of any kind as arrays, and these as 8-bit grey levels: colours by a contrast, transparency over white."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from PIL import Image
 from transformers.image_utils import ChannelDimension, ImageInput
 
+from .common_contrast import fit_common, sampled_blocks
+from .contrast import RANGE, Contrast, Setting, as_contrast
+
 CHANNELS = (1, 3, 4)  # greyscale, RGB, RGBA
-TYPES_WITH_A_RANGE = (np.dtype(bool), np.dtype("u1"), np.dtype("<u2"), np.dtype(">u2"))  # the others' values decide
+NUMPY_FLOATS = (torch.float16, torch.float32, torch.float64)  # tensors of other floating types become float32
 
 
 def to_array(image: ImageInput) -> np.ndarray:
     """An image as an array in the layout it came in; PIL images as `(H, W)`, `(H, W, 3)` or `(H, W, 4)`."""
     if isinstance(image, torch.Tensor):
-        return (image.float() if image.is_floating_point() else image).detach().cpu().numpy()
+        image = image.detach().cpu()
+        return (image.float() if image.is_floating_point() and image.dtype not in NUMPY_FLOATS else image).numpy()
     if isinstance(image, Image.Image) and image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
         if image.mode == "La":  # the one mode that Pillow converts by a detour only
             image = image.convert("LA")
@@ -45,84 +51,96 @@ def to_channels_first(image: np.ndarray, input_data_format: str | ChannelDimensi
     return image
 
 
+class ValuedImage:
+    """An image before its values become grey levels; see `common_contrast.Valued`.
+
+    Args:
+        pixels: `(C, H, W)` with 1, 3 or 4 channels, of any byte order.
+        name: what messages call it.
+
+    Raises:
+        ValueError: values that are no real numbers, NaN or infinite.
+    """
+
+    bits = None
+    ranges = 1  # for grey, and for colours together
+
+    def __init__(self, pixels: np.ndarray, name: str) -> None:
+        if pixels.dtype.kind not in "buif":
+            raise ValueError(
+                f"{name} has dtype {pixels.dtype}; it must have pixels that are boolean, integer or floating."
+            )
+        pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+        self.name, self.dtype = name, pixels.dtype
+        self.colours = pixels[:3]
+        self.opacity = pixels[3:] if len(pixels) == 4 else None
+        invalid = 0 if self.dtype.kind != "f" else pixels.size - np.count_nonzero(np.isfinite(pixels))
+        if invalid:
+            raise ValueError(
+                f"{name} has {invalid} NaN or infinite of {pixels.size} values. Replace them, for example with "
+                "`numpy.nan_to_num`, or mask them out beforehand."
+            )
+
+    def sample(self, limit: int) -> np.ndarray:
+        """Values of about `limit` pixels, `(n, 1)`."""
+        _, height, width = self.colours.shape
+        blocks = sampled_blocks((height, width), limit)
+        return np.concatenate([self.colours[:, rows, columns].reshape(-1, 1) for rows, columns in blocks])
+
+    def levels(self, contrast: Contrast) -> np.ndarray:
+        """Grey levels by a contrast, `(C, H, W)` uint8; opacity has its own, from nothing to all.
+
+        Raises:
+            ValueError: the contrast was found on values of another kind.
+        """
+        try:
+            contrast.require_kind(self.dtype, self.ranges)
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {error}.") from error
+        levels = np.moveaxis(contrast.apply(np.moveaxis(self.colours, 0, -1)), -1, 0)
+        return levels if self.opacity is None else np.concatenate([levels, opacity_levels(self.opacity)])
+
+
+def to_8bit(images: Sequence[np.ndarray], setting: Setting) -> list[np.ndarray]:
+    """The images of a call with 8 bits, by one contrast for all of them unless it is to be each one's own.
+
+    Args:
+        images: `(C, H, W)` each.
+        setting: see `as_contrast`.
+
+    Raises:
+        ValueError: values that are no real numbers, NaN or infinite; of which too few grey levels would be left; of
+            several kinds under one contrast, or of another kind than it was found on.
+    """
+    contrast = as_contrast(setting)
+    names = [f"images[{number}]" for number in range(len(images))] if len(images) > 1 else ["The image"]
+    valued = [ValuedImage(image, name) for image, name in zip(images, names, strict=True)]
+    if contrast.is_common:
+        common = fit_common(contrast, valued)
+        return [image.levels(common) for image in valued]
+    return [image.levels(fit_common(contrast, [image])) for image in valued]
+
+
 def to_rgb(image: np.ndarray) -> np.ndarray:
     """An 8-bit array `(C, H, W)` of greyscale, RGB or RGBA as RGB; what is transparent becomes white."""
     if len(image) == 1:
         return np.repeat(image, 3, axis=0)
-    if len(image) == 4:
-        opacity = image[3:] / 255
-        return np.round(opacity * image[:3] + (1 - opacity) * 255).astype(np.uint8)
-    return image
+    return over_white(image[:3], image[3:]) if len(image) == 4 else image
 
 
-def to_8bit(image: np.ndarray) -> np.ndarray:
-    """The same pixels with 8 bits.
+def over_white(levels: np.ndarray, opacity: np.ndarray, premultiplied: bool = False) -> np.ndarray:
+    """Colours, uint8, over white as far as they are transparent.
 
     Args:
-        image: of any shape, byte order and boolean, integer or floating dtype.
-
-    Raises:
-        ValueError: pixels that are NaN, infinite, negative or beyond the range of their type, or whose range is not
-            clear.
+        levels, opacity: of shapes that go together; opacity of any type, see `opacity_levels`.
+        premultiplied: whether the colours are already weighted by opacity.
     """
-    if image.dtype == np.uint8:
-        return image
-    white = white_level(image)
-    return np.round(np.clip(image, 0, white) * (255 / white)).astype(np.uint8)
+    share = opacity_levels(opacity) / 255
+    colours = levels if premultiplied else share * levels
+    return np.round(np.minimum(colours + (1 - share) * 255, 255)).astype(np.uint8)
 
 
-def white_level(image: np.ndarray) -> int:
-    """The value that stands for white: 1, 255 or 65535. Errors are those of `to_8bit`."""
-    kind = image.dtype.kind
-    if kind == "b":
-        return 1
-    if kind not in "uif" or image.size == 0:
-        raise ValueError(
-            f"The image has dtype {image.dtype} and shape {image.shape}; it must have pixels that are boolean, integer "
-            "or floating."
-        )
-    lowest, highest, rounding = image.min(), image.max(), 0.0
-    if kind == "f":
-        invalid = np.count_nonzero(~np.isfinite(image))
-        if invalid:
-            raise ValueError(
-                f"The image has {invalid} NaN or infinite of {image.size} values. Replace them, for example with "
-                "`numpy.nan_to_num`, or mask them out beforehand."
-            )
-        rounding = 2 * float(np.finfo(image.dtype).eps)
-        white = 1 if highest <= 1 + rounding else 255
-        if white == 255 and highest < 2:
-            raise ValueError(
-                f"The image has {image.dtype} values up to {highest}: more than the range [0, 1] allows, and nearly "
-                "black in the range [0, 255]. Make it clear: `numpy.clip(image, 0, 1)`, or `image.astype(numpy.uint8)`."
-            )
-    else:
-        wide = highest > 255 or (image.dtype in TYPES_WITH_A_RANGE and image.dtype != np.uint8)
-        white = 65535 if wide else 255
-    if lowest < -rounding * white or highest > white * (1 + rounding):
-        raise ValueError(
-            f"The image has {image.dtype} values from {lowest} to {highest}. Integers must lie in [0, 255] or "
-            "[0, 65535], floating values in [0, 1] or [0, 255]: rescale it, for example to [0, 1]."
-        )
-    return white
-
-
-def require_one_range(images: list) -> None:
-    """Raise a `ValueError` if some images of a call seem to have one range and some another, by their values alone.
-
-    A dark image of a series would otherwise come out bright.
-    """
-    ranges: dict[str, set[int]] = {"f": set(), "i": set()}
-    for image in images:
-        if isinstance(image, Image.Image) and image.mode not in ("I", "F"):
-            continue
-        array = to_array(image)
-        if array.dtype in TYPES_WITH_A_RANGE or not array.any():
-            continue
-        ranges["f" if array.dtype.kind == "f" else "i"].add(white_level(array))
-    for whites in ranges.values():
-        if len(whites) > 1:
-            raise ValueError(
-                f"Some images have values up to {min(whites)}, others up to {max(whites)}, and their types do not say "
-                "what white is. Bring them to one range, for example to uint8, or pass them one by one."
-            )
+def opacity_levels(opacity: np.ndarray) -> np.ndarray:
+    """Opacity of any type as 8 bits: of integers all that their type holds is opaque, of others 1."""
+    opaque = int(np.iinfo(opacity.dtype).max) if opacity.dtype.kind in "iu" else 1
+    return Contrast(RANGE, (0,), (opaque,)).apply(opacity)

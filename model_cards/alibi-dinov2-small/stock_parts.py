@@ -137,13 +137,23 @@ STOCK_PARTS = (
         ("images", "expected_ndims"),
     ),
     StockPart(
+        "image_processing_backends.PilBackend.fetch_images",
+        "opens files and addresses, each by itself; files are opened here, as it makes 8 bits of them",
+        ("image_url_or_urls",),
+    ),
+    StockPart(
+        "image_processing_backends.PilBackend._standardize_kwargs",
+        "brings choices into their form, when a processor is made and when it is called; a contrast is added",
+        ("kwargs",),
+    ),
+    StockPart(
         "image_processing_backends.PilBackend.process_image",
         "is replaced: makes an array of each image",
         ("image", "do_convert_rgb", "input_data_format", "kwargs"),
     ),
     StockPart(
         "image_processing_backends.PilBackend._preprocess",
-        "is called after rounding the sides: crops, pads, rescales and normalises",
+        "is called after contrast and rounding of the sides: crops, pads, rescales and normalises",
         ("images", *IMAGE_CHOICES, "kwargs"),
     ),
     StockPart("image_processing_backends.PilBackend.resize", "resizes", ("image", "size", "resample")),
