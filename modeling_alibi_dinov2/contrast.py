@@ -40,6 +40,8 @@ class Contrast:
     def __post_init__(self) -> None:
         if self.rule not in (*RULES, RANGE):
             raise ValueError(f"The contrast is {self.rule!r}; {ALLOWED}.")
+        if len(self.low) != len(self.high):
+            raise ValueError(f"The contrast goes from {self.low} to {self.high}; give as many ends as beginnings.")
         pairs = list(zip(self.low, self.high, strict=True))
         if not all(math.isfinite(end) for pair in pairs for end in pair) or any(low > high for low, high in pairs):
             raise ValueError(f"The contrast goes from {self.low} to {self.high}; give finite numbers, the lower first.")

@@ -72,7 +72,7 @@ class ValuedImage:
             )
         pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
         self.name, self.dtype = name, pixels.dtype
-        self.colours = pixels[:3]
+        self.colours = np.moveaxis(pixels[:3], 0, -1)  # as most images lie in memory
         self.opacity = pixels[3:] if len(pixels) == 4 else None
         invalid = 0 if self.dtype.kind != "f" else pixels.size - np.count_nonzero(np.isfinite(pixels))
         if invalid:
@@ -83,9 +83,9 @@ class ValuedImage:
 
     def sample(self, limit: int) -> np.ndarray:
         """Values of about `limit` pixels, `(n, 1)`."""
-        _, height, width = self.colours.shape
+        height, width, _ = self.colours.shape
         blocks = sampled_blocks((height, width), limit)
-        return np.concatenate([self.colours[:, rows, columns].reshape(-1, 1) for rows, columns in blocks])
+        return np.concatenate([self.colours[block].reshape(-1, 1) for block in blocks])
 
     def levels(self, contrast: Contrast) -> np.ndarray:
         """Grey levels by a contrast, `(C, H, W)` uint8; opacity has its own, from nothing to all.
@@ -97,7 +97,7 @@ class ValuedImage:
             contrast.require_kind(self.dtype, self.ranges)
         except ValueError as error:
             raise ValueError(f"{self.name}: {error}.") from error
-        levels = np.moveaxis(contrast.apply(np.moveaxis(self.colours, 0, -1)), -1, 0)
+        levels = np.moveaxis(contrast.apply(self.colours), -1, 0)
         return levels if self.opacity is None else np.concatenate([levels, opacity_levels(self.opacity)])
 
 
@@ -113,9 +113,9 @@ def to_8bit(images: Sequence[np.ndarray], setting: Setting) -> list[np.ndarray]:
             several kinds under one contrast, or of another kind than it was found on.
     """
     contrast = as_contrast(setting)
-    names = [f"images[{number}]" for number in range(len(images))] if len(images) > 1 else ["The image"]
+    names = ["The image"] if len(images) == 1 else [f"images[{number}]" for number in range(len(images))]
     valued = [ValuedImage(image, name) for image, name in zip(images, names, strict=True)]
-    if contrast.is_common:
+    if contrast.is_common and valued:
         common = fit_common(contrast, valued)
         return [image.levels(common) for image in valued]
     return [image.levels(fit_common(contrast, [image])) for image in valued]

@@ -312,7 +312,8 @@ def test_a_contrast_is_good_for_the_type_that_it_was_found_on():
 
 
 @pytest.mark.parametrize(
-    "contrast", ["bright", (1, 1), (5, 2), [0, float("nan")], (1, 2, 3), {"rule": "none"}, {"a": 1}]
+    "contrast",
+    ["bright", (1, 1), (5, 2), [0, float("nan")], (1, 2, 3), {"low": [1], "high": []}, {"rule": "none"}, {"a": 1}],
 )
 def test_what_is_no_contrast_is_refused_when_a_processor_is_made_and_when_it_is_called(contrast):
     with pytest.raises(ValueError, match=r"The contrast (is|goes from) |is no contrast"):

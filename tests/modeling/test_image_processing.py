@@ -221,6 +221,10 @@ def test_many_images_at_once(as_they_are):
     assert_close(pixels_of(as_they_are, [GREY, GREY])[1:], normalised(GREY_AS_RGB), 1e-6, "float32")
 
 
+def test_no_image_gives_no_pixels(as_they_are):
+    assert as_they_are([])["pixel_values"] == []
+
+
 def test_images_of_different_sizes_come_as_a_list_or_padded(as_they_are):
     images = [picture(28, 42), picture(60, 30)]
     assert [array.shape for array in as_they_are(images)["pixel_values"]] == [(3, 28, 42), (3, 56, 28)]
