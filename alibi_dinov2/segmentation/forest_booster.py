@@ -8,13 +8,13 @@ shape, one for each class.
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import xgboost
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-Tree = DecisionTreeClassifier | DecisionTreeRegressor  # a regressor of shares of classes
+Tree: TypeAlias = DecisionTreeClassifier | DecisionTreeRegressor  # a regressor of shares of classes
 NO_PARENT = 2**31 - 1
 
 

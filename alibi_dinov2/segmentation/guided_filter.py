@@ -71,7 +71,8 @@ def filtered_probabilities(pixels: np.ndarray, probabilities: np.ndarray, radius
     Returns:
         `(H, W, K)` float32, 0 to 1, which add up to 1.
     """
-    level = sum(np.moveaxis(pixels, -1, 0).astype(np.float32)) / np.float32(3 * 255)
+    red, green, blue = np.moveaxis(pixels, -1, 0).astype(np.float32)
+    level = (red + green + blue) / np.float32(3 * 255)
     found = guided_filter(level, probabilities[..., 1:], radius)  # all classes add up to 1, before and after
     found = np.concatenate([1 - found.sum(axis=-1, keepdims=True), found], axis=-1).clip(min=0)
     return found / found.sum(axis=-1, keepdims=True)
