@@ -28,7 +28,7 @@ TINY = 1e-30
 PIXELS = 2**17  # at once: with fewer, threads wait for each other between the steps
 ROWS = 16  # kinds of nodes that are counted at once
 COUNT = 255  # that a byte holds
-SMALL = 40  # nodes that a tree may have: on two cores XGBoost takes as long for a tree as this for more
+SMALL = 100  # nodes that a tree may have: on two cores XGBoost takes longer for the trees of two classes
 
 
 @dataclass(frozen=True)
