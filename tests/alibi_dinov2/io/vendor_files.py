@@ -32,10 +32,11 @@ def write_dm3(path: Path, images: Sequence[np.ndarray], steps: Sequence[tuple[fl
 def dm_image(image: np.ndarray, steps: Sequence[tuple[float, str]]) -> dict[str, Any]:
     """The tags of an image, in Gatan's order."""
     if image.dtype == np.uint8 and image.ndim == 3:
-        kind, sizes = DM_COLOURS, image.shape[1::-1]
+        kind, unit, sizes = DM_COLOURS, "<u4", image.shape[1::-1]
         image = np.concatenate([image[..., ::-1], np.full_like(image[..., :1], 77)], axis=-1)
     else:
         kind, sizes = DM_IMAGES[image.dtype.name], image.shape[::-1]
+        unit = image.dtype.str if image.dtype.str in TAG_TYPES else "|u1"
     given = [*steps, *[(1.0, "")] * len(sizes)][: len(sizes)]
     return {
         "Calibrations": {
@@ -43,12 +44,12 @@ def dm_image(image: np.ndarray, steps: Sequence[tuple[float, str]]) -> dict[str,
                 {
                     "Origin": np.float32(0),
                     "Scale": np.float32(step),
-                    "Units": np.frombuffer(unit.encode("utf-16-le"), "<u2"),
+                    "Units": np.frombuffer(length.encode("utf-16-le"), "<u2"),
                 }
-                for step, unit in given
+                for step, length in given
             ]
         },
-        "Data": np.frombuffer(image.tobytes(), np.uint8),
+        "Data": np.frombuffer(image.tobytes(), unit),
         "DataType": np.uint32(kind),
         "Dimensions": [np.uint32(size) for size in sizes],
     }
