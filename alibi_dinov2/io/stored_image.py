@@ -176,8 +176,8 @@ def alike(images: Sequence[StoredImage], series: int | str | None) -> tuple[list
         series: number or name of the one that is wanted alone; if not given, those that are like the largest.
 
     Raises:
-        ValueError: there is no such series, or others of the largest one's size are of another kind.
-        NotImplementedError: none that could be chosen has real numbers.
+        NotImplementedError: there is no such series, others of the largest one's size are of another kind, or none that
+            could be chosen has real numbers.
     """
     listed = "; ".join(f"{number}: {image.name or 'image'} {image.kind}" for number, image in enumerate(images))
     if series is not None:
@@ -186,7 +186,7 @@ def alike(images: Sequence[StoredImage], series: int | str | None) -> tuple[list
         if isinstance(number, str) and number.isdigit():
             number = int(number)
         if not isinstance(number, int) or not 0 <= number < len(images):
-            raise ValueError(f"it has no series {series!r}; it has {listed}")
+            raise NotImplementedError(f"it has no series {series!r}; it has {listed}")
         images[number].require_real()
         return [images[number]], [image for image in images if image is not images[number]]
     largest = max(images, key=lambda image: (image.dtype.kind in REAL, prod(image.shape)))
@@ -194,5 +194,5 @@ def alike(images: Sequence[StoredImage], series: int | str | None) -> tuple[list
     chosen = [image for image in images if image.is_like(largest)]
     left_out = [image for image in images if not image.is_like(largest)]
     if any(image.shape == largest.shape and image.dtype.kind in REAL for image in left_out):
-        raise ValueError(f"it has images of one size and different kinds: {listed}. Choose one with `series`")
+        raise NotImplementedError(f"it has images of one size and different kinds: {listed}; choose one with `series`")
     return chosen, left_out
