@@ -136,6 +136,7 @@ def info(arguments: argparse.Namespace) -> None:
         "sees": "colour" if settings.colour else "grey",
         "contrast": Contrast.from_dict(settings.contrast).describe(),
         "channel": parameters["channel"] if parameters["channel"] is not None else "not chosen",
+        "series": parameters["series"] if parameters.get("series") is not None else "not chosen",
         "versions": ", ".join(f"{name} {version}" for name, version in settings.versions.items()),
         "identity": settings.checksum,
     }
@@ -159,6 +160,7 @@ def features(arguments: argparse.Namespace) -> None:
         arguments.with_image,
         arguments.contrast,
         arguments.channel,
+        arguments.series,
     )
     print(f"{arguments.output}: features of {len(paths)} images")
 
@@ -310,6 +312,7 @@ def main_parser() -> argparse.ArgumentParser:
         "full-range, or low,high",
     )
     seen.add_argument("--channel", help="name or number of the channel that is seen, or of up to three, with commas")
+    seen.add_argument("--series", help="name or number of the image that is seen, of files with several kinds of them")
     images.add_argument("--device", default="cpu", help="where the backbone runs, such as cpu or cuda")
     cache = argparse.ArgumentParser(add_help=False)
     cache.add_argument("--cache", type=Path, default=DEFAULT_FOLDER, help="folder for features; may be removed later")

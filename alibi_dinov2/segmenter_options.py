@@ -78,6 +78,7 @@ def new_segmenter(arguments: argparse.Namespace) -> TrainableSegmenter:
         class_names=arguments.class_names,
         contrast=arguments.contrast,
         channel=arguments.channel,
+        series=arguments.series,
         seed=arguments.seed,
         progress=True,
     )
