@@ -24,6 +24,7 @@ from alibi_dinov2.features.backbone import load_backbone
 from alibi_dinov2.features.columns import columns, named_backbones
 from alibi_dinov2.features.feature_cache import DEFAULT_FOLDER, FeatureCache
 from alibi_dinov2.features.feature_files import FORMATS, export_features
+from alibi_dinov2.features.precision import BACKBONE_DTYPES
 from alibi_dinov2.features.zoo import MODELS
 from alibi_dinov2.io.contrast import AUTO, Contrast
 from alibi_dinov2.io.files import require_new_folder
@@ -38,7 +39,7 @@ from alibi_dinov2.segmentation.prediction import DTYPES, Outputs, predict_files,
 from alibi_dinov2.segmentation.saved_segmenter import read_settings
 from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
 from alibi_dinov2.segmentation.validation import FOLDS, GROUPS
-from alibi_dinov2.segmenter_options import add_settings, new_segmenter, own_device
+from alibi_dinov2.segmenter_options import add_dtype, add_settings, new_segmenter, own_device
 
 SIZE = 518  # shortest side in pixels: what the model was trained at
 
@@ -90,10 +91,10 @@ def predict(arguments: argparse.Namespace) -> int:
     )
     results, table = result_paths(paths, arguments.output), arguments.output / TABLE
     read_fractions(table)  # so that a wrong one fails before the long work
-    device = own_device(arguments.device)
+    device, saved = own_device(arguments.device), read_settings(arguments.segmenter).backbone
     segmenter = TrainableSegmenter.load(
         arguments.segmenter,
-        load_backbone(arguments.model, device) if arguments.model else None,
+        saved.load(arguments.segmenter, device, arguments.model) if saved and arguments.model else None,
         cache=FeatureCache(arguments.cache),
         device=device,
         progress=True,
@@ -129,6 +130,7 @@ def info(arguments: argparse.Namespace) -> None:
         "classifier": parameters["classifier"],
         "deep features": f"{backbone.name}, {parameters['components']} components" if backbone else "none",
         "backbone's folder": backbone.folder or "none" if backbone else "none",
+        "backbone's dtype": backbone.dtype if backbone else "none",
         "backbone's checksum": backbone.fingerprint if backbone else "none",
         "classical features": ", ".join(f"{name} {value}" for name, value in classical.items()) or "none",
         "position": ", ".join(parameters.get("position", ())) or "none",
@@ -149,7 +151,7 @@ def features(arguments: argparse.Namespace) -> None:
     paths = named_paths(arguments.images, arguments.output)
     names = result_names(paths)
     targets = {name: arguments.output / names[name].with_suffix(f".{arguments.format}") for name in paths}
-    backbone = load_backbone(arguments.model, own_device(arguments.device))
+    backbone = load_backbone(arguments.model, own_device(arguments.device), dtype=BACKBONE_DTYPES[arguments.dtype])
     export_features(
         backbone,
         paths,
@@ -246,6 +248,7 @@ def add_features(commands: argparse._SubParsersAction, shared: list[argparse.Arg
         description="Axes are rows, columns, channels; before them, of a stack, slices.",
     )
     parser.add_argument("--model", required=True, help=f"Hub id or folder of the backbone, or {', '.join(MODELS)}")
+    add_dtype(parser)
     parser.add_argument("--size", type=int, default=SIZE, help="shortest side in pixels at which the model sees images")
     parser.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="h5 is HDF5, for ilastik")
     parser.add_argument("--components", type=int, help="principal components that all images have in common")
