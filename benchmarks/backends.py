@@ -15,8 +15,8 @@ Static quantisation is calibrated on every second image, and everything is measu
     python -m benchmarks.backends --onnx … --images … --output backends.json --data superalloy --classes 0 1 2 \\
         --train-images spot3_0d_3 spot4_0d_3 spot5_0d_0 spot6_0d_2 spot7_0d_5
 
-adds to the record the mIoU of `evaluation.segmentation.few_labels` with the product's own settings, the same strokes for
-all: of the quickest of each library whose mean cosine is `LEAST` or more, beside PyTorch in float32.
+adds to the record the mIoU of `evaluation.segmentation.few_labels` with the product's own settings, the same strokes
+for all: of the quickest of each library whose mean cosine is `LEAST` or more, beside PyTorch in float32.
 """
 
 import importlib.util
@@ -268,7 +268,7 @@ def main() -> None:
     parser.add_argument("--test-images", type=int, default=4, help="how many of the others mIoU is over")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--backends", nargs="+", help="of which mIoU is measured, if not the quickest ones")
+    parser.add_argument("--backends", nargs="+", help="names in the table; all that are installed if not given")
     parser.add_argument("--output", type=Path, required=True, help="JSON file")
     options = parser.parse_args()
     backbone, paths = load_backbone(options.model), find_images(options.images)
@@ -278,9 +278,11 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         runs = all_runs(options, pixels, paths[::2], Path(folder))
+        if options.backends:
+            runs = {name: runs[name] for name in dict.fromkeys((REFERENCE, *options.backends))}
         if options.data:
             record = json.loads(options.output.read_text())
-            wanted = {name: runs[name] for name in options.backends or quickest(record["rows"])}
+            wanted = {name: runs[name] for name in quickest({name: record["rows"][name] for name in runs})}
             record["few labels"] = few_labels(backbone, wanted, options, Path(folder))
         else:
             images = [pixels(path) for path in paths[1::2]]

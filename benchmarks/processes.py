@@ -94,11 +94,7 @@ class Folder:
             command, count = [sys.executable, "-m", *launch, *predict], 1
             environment |= {"ACCELERATE_USE_CPU": "true"}
         with open(output.with_suffix(".log"), "ab") as log:
-            # A group of its own: the processes of `accelerate launch` are found by it.
-            return [
-                subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-                for _ in range(count)
-            ]
+            return [subprocess.Popen(command, env=environment, stdout=log, stderr=log) for _ in range(count)]
 
     def seconds(self, way: str, output: Path) -> float:
         """How long a way takes until all its processes have ended."""
@@ -166,17 +162,20 @@ def finished(output: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in sorted(output.glob("[0-9][0-9].tif"))} if output.exists() else {}
 
 
-def youngest(session: int) -> int:
-    """The process that was started last of those of a session."""
-    found = {}
+def youngest(ancestor: int) -> int:
+    """The process that was started last of those that another one and its children have started."""
+    parents, started = {}, {}
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = status.read_text().rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
             continue  # it has just ended
-        if int(fields[3]) == session:
-            found[int(fields[19])] = int(status.parent.name)
-    return found[max(found)]
+        number = int(status.parent.name)
+        parents[number], started[number] = int(fields[1]), int(fields[19])
+    family = {ancestor}
+    while more := {number for number, parent in parents.items() if parent in family} - family:
+        family |= more
+    return max(family - {ancestor}, key=lambda number: (started[number], number))
 
 
 def summary(rounds: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
