@@ -24,6 +24,7 @@ from alibi_dinov2.features.backbone import load_backbone
 from alibi_dinov2.features.columns import columns, named_backbones
 from alibi_dinov2.features.feature_cache import DEFAULT_FOLDER, FeatureCache
 from alibi_dinov2.features.feature_files import FORMATS, export_features
+from alibi_dinov2.features.precision import BACKBONE_DTYPES
 from alibi_dinov2.features.zoo import MODELS
 from alibi_dinov2.io.files import require_new_folder
 from alibi_dinov2.io.fractions import TABLE, add_fractions, fractions_of, fractions_text, read_fractions
@@ -37,7 +38,7 @@ from alibi_dinov2.segmentation.prediction import DTYPES, Outputs, predict_files,
 from alibi_dinov2.segmentation.saved_segmenter import read_settings
 from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
 from alibi_dinov2.segmentation.validation import FOLDS, GROUPS
-from alibi_dinov2.segmenter_options import add_settings, new_segmenter, own_device
+from alibi_dinov2.segmenter_options import add_dtype, add_settings, new_segmenter, own_device
 from modeling_alibi_dinov2.contrast import AUTO, Contrast
 
 SIZE = 518  # shortest side in pixels: what the model was trained at
@@ -90,10 +91,10 @@ def predict(arguments: argparse.Namespace) -> int:
     )
     results, table = result_paths(paths, arguments.output), arguments.output / TABLE
     read_fractions(table)  # so that a wrong one fails before the long work
-    device = own_device(arguments.device)
+    device, saved = own_device(arguments.device), read_settings(arguments.segmenter).backbone
     segmenter = TrainableSegmenter.load(
         arguments.segmenter,
-        load_backbone(arguments.model, device) if arguments.model else None,
+        saved.load(arguments.segmenter, device, arguments.model) if saved and arguments.model else None,
         cache=FeatureCache(arguments.cache),
         device=device,
         progress=True,
@@ -129,6 +130,7 @@ def info(arguments: argparse.Namespace) -> None:
         "classifier": parameters["classifier"],
         "deep features": f"{backbone.name}, {parameters['components']} components" if backbone else "none",
         "backbone's folder": backbone.folder or "none" if backbone else "none",
+        "backbone's dtype": backbone.dtype if backbone else "none",
         "backbone's checksum": backbone.fingerprint if backbone else "none",
         "classical features": ", ".join(f"{name} {value}" for name, value in classical.items()) or "none",
         "position": ", ".join(parameters.get("position", ())) or "none",
@@ -136,6 +138,7 @@ def info(arguments: argparse.Namespace) -> None:
         "sees": "colour" if settings.colour else "grey",
         "contrast": Contrast.from_dict(settings.contrast).describe(),
         "channel": parameters["channel"] if parameters["channel"] is not None else "not chosen",
+        "series": parameters["series"] if parameters.get("series") is not None else "not chosen",
         "versions": ", ".join(f"{name} {version}" for name, version in settings.versions.items()),
         "identity": settings.checksum,
     }
@@ -148,7 +151,7 @@ def features(arguments: argparse.Namespace) -> None:
     paths = named_paths(arguments.images, arguments.output)
     names = result_names(paths)
     targets = {name: arguments.output / names[name].with_suffix(f".{arguments.format}") for name in paths}
-    backbone = load_backbone(arguments.model, own_device(arguments.device))
+    backbone = load_backbone(arguments.model, own_device(arguments.device), dtype=BACKBONE_DTYPES[arguments.dtype])
     export_features(
         backbone,
         paths,
@@ -159,6 +162,7 @@ def features(arguments: argparse.Namespace) -> None:
         arguments.with_image,
         arguments.contrast,
         arguments.channel,
+        arguments.series,
     )
     print(f"{arguments.output}: features of {len(paths)} images")
 
@@ -244,6 +248,7 @@ def add_features(commands: argparse._SubParsersAction, shared: list[argparse.Arg
         description="Axes are rows, columns, channels; before them, of a stack, slices.",
     )
     parser.add_argument("--model", required=True, help=f"Hub id or folder of the backbone, or {', '.join(MODELS)}")
+    add_dtype(parser)
     parser.add_argument("--size", type=int, default=SIZE, help="shortest side in pixels at which the model sees images")
     parser.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="h5 is HDF5, for ilastik")
     parser.add_argument("--components", type=int, help="principal components that all images have in common")
@@ -310,6 +315,7 @@ def main_parser() -> argparse.ArgumentParser:
         "full-range, or low,high",
     )
     seen.add_argument("--channel", help="name or number of the channel that is seen, or of up to three, with commas")
+    seen.add_argument("--series", help="name or number of the image that is seen, of files with several kinds of them")
     images.add_argument("--device", default="cpu", help="where the backbone runs, such as cpu or cuda")
     cache = argparse.ArgumentParser(add_help=False)
     cache.add_argument("--cache", type=Path, default=DEFAULT_FOLDER, help="folder for features; may be removed later")

@@ -37,6 +37,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from alibi_dinov2.features.precision import computes_in_bf16
 from alibi_dinov2.io.files import write_json
 from benchmarks.cases import DTYPES, HEAD_DIM, PATCH, Setting, build_model
 from benchmarks.forward import read_record
@@ -44,7 +45,6 @@ from benchmarks.measuring import machine_facts, time_in_turns
 from modeling_alibi_dinov2.attention_alibi_dinov2 import BLOCKWISE
 from training.configuration import parse_configuration
 from training.distill import distill
-from training.precision import computes_in_bf16
 from training.stopping import Stopped, stop_on_signals
 
 FLASH, FLEX = "stock_flash", "flex_attention"

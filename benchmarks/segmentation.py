@@ -48,9 +48,9 @@ TRUTH = 512  # side in pixels of the corner that strokes are drawn in
 COLOURS = np.zeros((256, 3), dtype=np.uint8)
 
 
-def materials(side: int) -> tuple[np.ndarray, np.ndarray]:
+def materials(side: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """A square image uint8 with smooth and rough regions, and which are rough."""
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(seed)
     noise = random.standard_normal((side, side), dtype=np.float32)
     rough = gaussian_filter(noise, 24) > 0
     image = 128 + np.where(rough, 40 * noise, 40 * gaussian_filter(noise, 3))

@@ -1,32 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Numbers of which precision a run computes with."""
 
-from collections.abc import Mapping
-from typing import Any
-
-import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
+from alibi_dinov2.features.precision import computes_in_bf16
+
 PRECISIONS = ("auto", "no", "bf16", "fp16")
-CPU_UNITS = ("avx512_bf16", "amx_bf16")
-
-
-def computes_in_bf16(device: torch.device) -> tuple[bool, str]:
-    """Whether a device computes in bfloat16 by itself, and how that is known.
-
-    Elsewhere bfloat16 is emulated: on a processor without such units a backward pass takes forty times as long as in
-    float32.
-    """
-    if device.type == "cuda":
-        known = torch.cuda.is_bf16_supported(including_emulation=False)
-        return known, f"{torch.cuda.get_device_name(device)} {'computes' if known else 'does not compute'} in bfloat16"
-    if device.type == "cpu":
-        # Versions of torch that do not tell are treated like processors without.
-        told: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-        units = [name for name in CPU_UNITS if told.get(name)]
-        return bool(units), f"the processor has {' and '.join(units) or 'neither ' + ' nor '.join(CPU_UNITS)}"
-    return False, f"of {device.type} it is not known whether it computes in bfloat16"
 
 
 def choose_precision(asked: str | None) -> tuple[str | None, str]:

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from transformers import AutoConfig, AutoModel, BaseImageProcessor, PreTrainedModel
 
+from alibi_dinov2.features.precision import warn_of_emulation
 from alibi_dinov2.features.token_layout import load_processor, patch_size_of, prepare_config, stride_of, vision_tower
 from alibi_dinov2.features.weights import files_sha256, weights_files, weights_sha256
 from alibi_dinov2.features.zoo import MODELS
@@ -78,7 +79,7 @@ def load_backbone(
         source: a folder, a name in `alibi_dinov2.features.zoo.MODELS`, or a Hub id.
         device: where it is to run.
         name: what records call it; if not given, the Hub id or the folder's own name, without the path to it.
-        dtype: of its weights.
+        dtype: of its weights, and with it of all that it computes; a warning says so if the device only emulates it.
 
     Raises:
         OSError: there is no such model.
@@ -92,6 +93,7 @@ def load_backbone(
     except ImportError as error:
         raise ValueError(f"{source} needs a library that is not installed: {' '.join(str(error).split())}") from error
     model = vision_tower(model).eval().to(device)
+    warn_of_emulation(dtype, model.device)
     return Backbone(
         model,
         load_processor(source, config),

@@ -12,6 +12,7 @@ In all formats the axes are rows, columns and channels, `(h, w, D)` float32, bef
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,7 @@ def export_features(
     image_too: bool = False,
     contrast: Setting = AUTO,
     channel: Channel = None,
+    series: int | str | None = None,
 ) -> None:
     """Write the features of image files.
 
@@ -158,7 +160,7 @@ def export_features(
             given, the channels are written as they are.
         pixels: whether to write features of pixels instead of patches.
         image_too: whether to write what the image shows as further channels, see `with_image`; for pixels alone.
-        contrast, channel: see `open_image`.
+        contrast, channel, series: see `open_image`.
 
     Raises:
         ValueError: an image cannot be read or is wanted beside features of patches, or what `write_features` and
@@ -169,8 +171,10 @@ def export_features(
     if image_too and not pixels:
         raise ValueError("The image has pixels, features have patches; ask for features of pixels, too.")
 
+    opened = partial(open_image, contrast=contrast, channel=channel, series=series)
+
     def of_file(path: Path) -> np.ndarray:
-        with open_image(path, contrast=contrast, channel=channel) as image:
+        with opened(path) as image:
             return features_of(backbone, image, size)
 
     reduction = None
@@ -185,7 +189,7 @@ def export_features(
         if reduction is not None:
             features = reduction(features)
         if pixels:
-            with open_image(path, contrast=contrast, channel=channel) as image:
+            with opened(path) as image:
                 features = upsampled(features, image.shape)
                 features = with_image(features, image) if image_too else features
         facts = {"image": name.as_posix(), "model": backbone.name, "size": size, "components": components or 0}

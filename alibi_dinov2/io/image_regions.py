@@ -50,6 +50,7 @@ class ArrayImage(SlicedImage):
     def __init__(self, pixels: np.ndarray | Image.Image, contrast: Setting = AUTO, nonfinite: str = REFUSE) -> None:
         try:
             stored = pillow_image(pixels) if isinstance(pixels, Image.Image) else array_image(np.asarray(pixels))
+            stored.require_real()
         except NotImplementedError as error:
             raise ValueError(f"The image cannot be read: {error}.") from error
         super().__init__([stored], "The image", contrast, nonfinite=nonfinite)

@@ -2,7 +2,7 @@
 """What a reader of a format gives: an image as it is stored, whatever the format, of which regions can be read."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ import numpy as np
 
 SHORTEST = "YXS"  # axes of a plane: rows, columns, samples
 CHANNEL = "C"
+REAL = "buif"  # kinds of types: bool, integers, floating
 REPEATED = "I"  # axis along which images of a file stand that are alike
 MICROMETRES = {
     "m": 1e6, "cm": 1e4, "mm": 1e3, "micron": 1.0, "microns": 1.0, "um": 1.0, "\\u00B5m": 1.0, "µm": 1.0, "μm": 1.0,
@@ -42,7 +43,7 @@ class StoredImage:
         read: place on each of `axes`, rows, columns (slices with start and stop inside `shape`) -> pixels `(h, w, S)`
             in `dtype` and native byte order, upright.
         shape: height and width, upright.
-        dtype: of the values: bool, integers or floating.
+        dtype: of the values: bool, integers or floating; an image of other values can only be left out.
         axes: what stands beside rows, columns and samples, a letter each: T time, Z depth, C channels, others.
         lengths: of `axes`.
         samples: S: of each pixel.
@@ -76,10 +77,6 @@ class StoredImage:
     lossy: str = ""
 
     def __post_init__(self) -> None:
-        if self.dtype.kind not in "buif":
-            raise NotImplementedError(
-                f"its values are of {self.dtype}; they must be real numbers (of complex ones take the magnitude)"
-            )
         if not prod(self.shape) * prod(self.lengths) * self.samples:
             raise ValueError(f"it has no pixels: {self.kind}")
 
@@ -88,6 +85,13 @@ class StoredImage:
         """Size and type, for a message."""
         axes = "".join(f"{axis}{length}×" for axis, length in zip(self.axes, self.lengths, strict=True))
         return f"{axes}{self.shape[0]}×{self.shape[1]}×{self.samples} {self.dtype}".replace("×1 ", " ")
+
+    def require_real(self) -> None:
+        """Raise a `NotImplementedError` if the values are no real numbers."""
+        if self.dtype.kind not in REAL:
+            raise NotImplementedError(
+                f"its values are of {self.dtype}; they must be real numbers (of complex ones take the magnitude)"
+            )
 
     @property
     def visible(self) -> tuple[int, ...]:
@@ -145,15 +149,35 @@ def of_array(array: Any, axes: str, **facts: Any) -> StoredImage:
     )
 
 
+def as_channels(images: Sequence[StoredImage]) -> StoredImage:
+    """Images of one kind as the channels of one, with their names; a single one as it is."""
+    if len(images) == 1:
+        return images[0]
+
+    def read(place: tuple[int, ...], rows: slice, columns: slice) -> np.ndarray:
+        return images[place[0]].read(place[1:], rows, columns)
+
+    names = tuple(image.name for image in images)
+    return replace(
+        images[0],
+        read=read,
+        axes=CHANNEL + images[0].axes,
+        lengths=(len(images), *images[0].lengths),
+        channels=names,
+        name=", ".join(names),
+    )
+
+
 def alike(images: Sequence[StoredImage], series: int | str | None) -> tuple[list[StoredImage], list[StoredImage]]:
-    """The images of a file that are slices of one stack, and those that are left out because they are smaller.
+    """The images of a file that are slices of one stack, and those that are left out: smaller ones, or complex ones.
 
     Args:
         images: all of a file.
         series: number or name of the one that is wanted alone; if not given, those that are like the largest.
 
     Raises:
-        ValueError: there is no such series, or others of the largest one's size are of another kind.
+        NotImplementedError: there is no such series, others of the largest one's size are of another kind, or none that
+            could be chosen has real numbers.
     """
     listed = "; ".join(f"{number}: {image.name or 'image'} {image.kind}" for number, image in enumerate(images))
     if series is not None:
@@ -162,11 +186,13 @@ def alike(images: Sequence[StoredImage], series: int | str | None) -> tuple[list
         if isinstance(number, str) and number.isdigit():
             number = int(number)
         if not isinstance(number, int) or not 0 <= number < len(images):
-            raise ValueError(f"it has no series {series!r}; it has {listed}")
+            raise NotImplementedError(f"it has no series {series!r}; it has {listed}")
+        images[number].require_real()
         return [images[number]], [image for image in images if image is not images[number]]
-    largest = max(images, key=lambda image: prod(image.shape))
+    largest = max(images, key=lambda image: (image.dtype.kind in REAL, prod(image.shape)))
+    largest.require_real()
     chosen = [image for image in images if image.is_like(largest)]
     left_out = [image for image in images if not image.is_like(largest)]
-    if any(image.shape == largest.shape for image in left_out):
-        raise ValueError(f"it has images of one size and different kinds: {listed}. Choose one with `series`")
+    if any(image.shape == largest.shape and image.dtype.kind in REAL for image in left_out):
+        raise NotImplementedError(f"it has images of one size and different kinds: {listed}; choose one with `series`")
     return chosen, left_out

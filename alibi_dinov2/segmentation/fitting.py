@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from alibi_dinov2.io.channels import Channel
 from alibi_dinov2.io.image_regions import ImageRegions
 from alibi_dinov2.io.imagej_rois import ROI_SUFFIXES, read_rois
 from alibi_dinov2.io.images import IMAGE_SUFFIXES
@@ -36,16 +35,19 @@ def labels_of(path: Path, image: ImageRegions, image_name: str) -> np.ndarray:
 
 @contextmanager
 def opened(
-    pairs: Sequence[tuple[Path, Path]], channel: Channel
+    pairs: Sequence[tuple[Path, Path]], segmenter: TrainableSegmenter
 ) -> Iterator[tuple[list[ImageRegions], list[np.ndarray]]]:
-    """Images and their labels from pairs of files; the images can be read as long as the context lasts.
+    """Images as a segmenter sees them and their labels from pairs of files, as long as the context lasts.
 
     Raises:
         ValueError: a file cannot be read, or labels do not fit their image.
         ImportError, FileNotFoundError: as for `labels_of`.
     """
     with ExitStack() as stack:
-        images: list[ImageRegions] = [stack.enter_context(open_image(path, channel=channel)) for path, _ in pairs]
+        images: list[ImageRegions] = [
+            stack.enter_context(open_image(path, channel=segmenter.channel, series=segmenter.series))
+            for path, _ in pairs
+        ]
         yield images, [labels_of(path, image, str(name)) for (name, path), image in zip(pairs, images, strict=True)]
 
 
@@ -56,7 +58,7 @@ def fit_files(segmenter: TrainableSegmenter, pairs: Sequence[tuple[Path, Path]])
         ValueError: what `opened` or `TrainableSegmenter.fit` raises.
         ImportError, FileNotFoundError: as for `labels_of`.
     """
-    with opened(pairs, segmenter.channel) as (images, labels):
+    with opened(pairs, segmenter) as (images, labels):
         segmenter.fit(images, labels)
     return sum(int(np.count_nonzero(found)) for found in labels)
 
@@ -65,5 +67,5 @@ def validate_files(
     segmenter: TrainableSegmenter, pairs: Sequence[tuple[Path, Path]], by: str | None, folds: int
 ) -> Validation:
     """`validate` for pairs of image and label files; raises what `fit_files` and it raise."""
-    with opened(pairs, segmenter.channel) as (images, labels):
+    with opened(pairs, segmenter) as (images, labels):
         return validate(segmenter, images, labels, by, folds)

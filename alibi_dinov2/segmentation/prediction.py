@@ -107,7 +107,8 @@ class Job:
 
     def opened(self) -> ImageFile:
         """The image, seen as the segmenter has seen those that it learned from."""
-        return open_image(self.path, contrast=self.segmenter.contrast_, channel=self.segmenter.channel)
+        segmenter = self.segmenter
+        return open_image(self.path, contrast=segmenter.contrast_, channel=segmenter.channel, series=segmenter.series)
 
     @property
     def names(self) -> list[str]:

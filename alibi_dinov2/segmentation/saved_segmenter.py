@@ -14,11 +14,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
+import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from alibi_dinov2.features.backbone import Backbone, load_backbone
 from alibi_dinov2.features.deep_features import Reduction
+from alibi_dinov2.features.precision import FLOAT32
 from alibi_dinov2.io.files import new_folder, sha256_of, write_json
 from alibi_dinov2.segmentation.pixel_classifiers import PixelClassifier, load_classifier
 from modeling_alibi_dinov2.contrast import Contrast
@@ -38,33 +40,41 @@ class SavedBackbone:
         on_hub: whether it came from the Hub.
         folder: where its folder is as seen from that of the segmenter, in POSIX form; none for one from the Hub, and
             where the two have nothing but the root in common.
-        fingerprint: SHA-256 of its weights, configuration and normalisation.
+        fingerprint: SHA-256 of its weights, configuration, dtype and normalisation.
+        dtype: that it computed with, as PyTorch calls it.
     """
 
     name: str
     on_hub: bool
     folder: str | None
     fingerprint: str
+    dtype: str = FLOAT32
 
     @classmethod
     def of(cls, backbone: Backbone, fingerprint: str, folder: Path) -> Self:
         """What is noted of a backbone by a segmenter that is saved in `folder`."""
-        source = Path(backbone.source)
+        source, dtype = Path(backbone.source), str(backbone.model.dtype).removeprefix("torch.")
         if not source.is_dir():
-            return cls(backbone.source, True, None, fingerprint)
+            return cls(backbone.source, True, None, fingerprint, dtype)
         here, there = folder.resolve(), source.resolve()
         related = here.anchor == there.anchor and os.path.commonpath([here, there]) != here.anchor
         relative = Path(os.path.relpath(there, here)).as_posix() if related else None
-        return cls(there.name, False, relative, fingerprint)
+        return cls(there.name, False, relative, fingerprint, dtype)
 
-    def load(self, folder: Path, device: str) -> Backbone:
+    def load(self, folder: Path, device: str, source: str | None = None) -> Backbone:
         """The backbone: from the Hub, from where it was as seen from the segmenter in `folder`, or from beside that.
+
+        Args:
+            folder: of the segmenter.
+            device: where it is to run.
+            source: where it is now, if that is known: a Hub id or a folder.
 
         Raises:
             ValueError: it is not there.
         """
         try:
-            return load_backbone(self.name if self.on_hub else self.find(folder.resolve()), device)
+            found = source or (self.name if self.on_hub else self.find(folder.resolve()))
+            return load_backbone(found, device, dtype=getattr(torch, self.dtype))
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"{self.name}, the backbone of {folder}, cannot be loaded ({error}). Give where it is now."
@@ -105,9 +115,17 @@ class SavedSettings:
     versions: dict[str, str]
 
     @property
+    def facts(self) -> dict[str, Any]:
+        """All of it as JSON values. Float32 is not mentioned: it was not, either, when there was no choice."""
+        facts = asdict(self)
+        if self.backbone and self.backbone.dtype == FLOAT32:
+            del facts["backbone"]["dtype"]
+        return facts
+
+    @property
     def checksum(self) -> str:
         """SHA-256 of all of it, and so of all that predictions depend on."""
-        text = json.dumps([FORMAT, asdict(self)], sort_keys=True, allow_nan=False)
+        text = json.dumps([FORMAT, self.facts], sort_keys=True, allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -153,7 +171,7 @@ def write_segmenter(
         classifier.save(temporary)
         files = {path.name: sha256_of(path) for path in sorted(temporary.iterdir())}
         settings = SavedSettings(**facts, files=files, versions=library_versions())
-        write_json(temporary / SETTINGS, {"format": FORMAT, **asdict(settings), "checksum": settings.checksum})
+        write_json(temporary / SETTINGS, {"format": FORMAT, **settings.facts, "checksum": settings.checksum})
     return settings
 
 

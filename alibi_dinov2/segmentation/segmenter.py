@@ -56,6 +56,7 @@ class TrainableSegmenter(BaseEstimator):
         contrast: how values become grey levels: `auto`, `per-image`, `full-range` or `(low, high)`; see `open_image`.
             It is found once, on the images to learn from, and the same for all that are segmented later.
         channel: of image files with several, the one that is seen, or up to three; see `open_image`.
+        series: of image files with several images of different kinds, the one that is seen; see `open_image`.
         seed: of everything random.
         progress: whether to show bars.
 
@@ -84,6 +85,7 @@ class TrainableSegmenter(BaseEstimator):
         class_names: Sequence[str] | None = None,
         contrast: Setting = AUTO,
         channel: Channel = None,
+        series: int | str | None = None,
         seed: int = 0,
         progress: bool = False,
     ) -> None:
@@ -102,6 +104,7 @@ class TrainableSegmenter(BaseEstimator):
         self.class_names = class_names
         self.contrast = contrast
         self.channel = channel
+        self.series = series
         self.seed = seed
         self.progress = progress
 

@@ -228,6 +228,14 @@ def test_full_disk_says_what_to_do_and_is_gone_on_from(folder, fit, predict, mon
     assert len(table(folder)) == 2 * 5
 
 
+@pytest.mark.filterwarnings("ignore:bfloat16 may be slower")
+def test_a_backbone_computes_with_the_numbers_that_it_was_fitted_with(folder, run, fit, predict):
+    assert fit("--dtype", "bfloat16")[0] == 0
+    assert "dtype    bfloat16" in run("info", folder / "segmenter")[1]
+    (folder / "model").rename(folder / "moved")
+    assert predict("--model", folder / "moved")[0] == 0
+
+
 def test_info_prints_what_a_segmenter_holds(folder, fit, run):
     fit("--class-names", "pore", "grain")
     status, said, _ = run("info", folder / "segmenter")

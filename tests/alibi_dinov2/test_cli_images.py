@@ -7,6 +7,7 @@ import tifffile
 
 from alibi_dinov2.cli import main_parser
 from alibi_dinov2.io.tiled_tiff import read_page
+from tests.alibi_dinov2.io.vendor_files import velox_image
 
 SIDES = (90, 100)
 
@@ -87,6 +88,22 @@ def test_the_channel_that_was_chosen_is_seen_again(run, tmp_path):
     with pytest.raises(ValueError, match="channels 0, 1; choose one"):
         fit(run, tmp_path)
     fit(run, tmp_path, "--channel", "1")
+    assert predict(run, tmp_path)[0] == 0
+    found = read_page(tmp_path / "out" / "two.tif", 0)
+    assert (found[:, :40] == 1).mean() > 0.95
+    assert (found[:, 60:] == 2).mean() > 0.95
+
+
+def test_the_series_that_was_chosen_is_seen_again(run, tmp_path):
+    h5py = pytest.importorskip("h5py")
+    for place, seed in (("train/one.emd", 0), ("images/two.emd", 1)):
+        with h5py.File(tmp_path / place, "w") as file:
+            velox_image(file, "aa", np.zeros((*SIDES, 1), np.float32), "Fe")
+            velox_image(file, "bb", halves(300, 900, seed)[..., None], "HAADF")
+    with pytest.raises(ValueError, match=r"0: Fe .* 1: HAADF .* choose one with `series`"):
+        fit(run, tmp_path)
+    fit(run, tmp_path, "--series", "HAADF")
+    assert "HAADF" in run("info", tmp_path / "segmenter")[1]
     assert predict(run, tmp_path)[0] == 0
     found = read_page(tmp_path / "out" / "two.tif", 0)
     assert (found[:, :40] == 1).mean() > 0.95

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`auto` is bfloat16 only where the device computes in it; what was chosen is kept and said."""
+"""`auto` is bfloat16 only where the devices compute in it; what was chosen is kept and said."""
 
 import json
 from dataclasses import replace
 
 import pytest
-import torch
 from accelerate.state import AcceleratorState
 
+from tests.alibi_dinov2.features.test_precision import processor_with
 from training.configuration import Stage
 from training.distill import distill
-from training.precision import choose_precision, computes_in_bf16
+from training.precision import choose_precision
 
 STAGES = [Stage(28, 2, None, 4, 1e-3, 0)]
 
@@ -21,42 +21,6 @@ def forgetful_accelerate():
     AcceleratorState._reset_state()
     yield
     AcceleratorState._reset_state()
-
-
-def processor_with(monkeypatch, *units: str) -> None:
-    monkeypatch.setattr(
-        "torch.cpu.get_capabilities", lambda: dict.fromkeys(units, True) | {"avx2": True}, raising=False
-    )
-
-
-@pytest.mark.parametrize(
-    ("units", "able", "reason"),
-    [
-        ([], False, "the processor has neither avx512_bf16 nor amx_bf16"),
-        (["avx512_vnni"], False, "the processor has neither avx512_bf16 nor amx_bf16"),
-        (["avx512_bf16"], True, "the processor has avx512_bf16"),
-        (["amx_bf16", "avx512_bf16"], True, "the processor has avx512_bf16 and amx_bf16"),
-    ],
-)
-def test_processor_needs_units_for_it(monkeypatch, units, able, reason):
-    processor_with(monkeypatch, *units)
-    assert computes_in_bf16(torch.device("cpu")) == (able, reason)
-
-
-@pytest.mark.parametrize("able", [True, False])
-def test_graphics_card_is_asked_without_emulation(monkeypatch, able):
-    asked = []
-    monkeypatch.setattr(
-        "torch.cuda.is_bf16_supported", lambda including_emulation: asked.append(including_emulation) or able
-    )
-    monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "Card")
-    found, reason = computes_in_bf16(torch.device("cuda", 0))
-    assert (found, asked) == (able, [False])
-    assert reason == ("Card computes in bfloat16" if able else "Card does not compute in bfloat16")
-
-
-def test_device_of_which_nothing_is_known_computes_in_full_precision():
-    assert computes_in_bf16(torch.device("mps")) == (False, "of mps it is not known whether it computes in bfloat16")
 
 
 def test_all_processes_take_what_all_of_them_can(monkeypatch):

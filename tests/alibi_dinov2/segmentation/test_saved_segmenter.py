@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from alibi_dinov2.features.backbone import Removal, load_backbone
 from alibi_dinov2.features.feature_cache import FeatureCache
@@ -81,6 +82,22 @@ def test_another_backbone_is_refused(hybrid, backbone_folder, tmp_path):
         TrainableSegmenter.load(tmp_path / "saved")
     moved = load_backbone(tmp_path / "moved")
     assert TrainableSegmenter.load(tmp_path / "saved", moved, cache=FeatureCache(tmp_path / "cache")).components == 4
+
+
+@pytest.mark.filterwarnings("ignore:bfloat16 may be slower")
+def test_the_dtype_of_the_backbone_is_saved_and_another_one_refused(backbone_folder, tmp_path):
+    source, folders = backbone_folder(), {}
+    for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        folders[name] = tmp_path / name
+        fitted = TrainableSegmenter(load_backbone(source, dtype=dtype), None, **WINDOWS).fit(IMAGE, LABELS)
+        fitted.save(folders[name])
+        loaded = TrainableSegmenter.load(folders[name])
+        assert loaded.backbone.model.dtype == dtype
+        np.testing.assert_array_equal(loaded.predict_proba(IMAGE), fitted.predict_proba(IMAGE))
+    with pytest.raises(ValueError, match="is not the backbone"):
+        TrainableSegmenter.load(folders["bfloat16"], load_backbone(source))
+    # Segmenters of the time before there was a choice say nothing of it, and keep their checksum.
+    assert "dtype" not in json.loads((folders["float32"] / "segmenter.json").read_text())["backbone"]
 
 
 def test_a_removal_is_no_model_to_save(hybrid, tmp_path):
