@@ -54,7 +54,7 @@ LEAST = 0.999
 OPENVINO, ONNXRUNTIME = "openvino", "onnxruntime"
 
 
-def torch_run(model: torch.nn.Module, dtype: torch.dtype = torch.float32, autocast: bool = False) -> Run:
+def torch_run(model: Callable[..., Any], dtype: torch.dtype = torch.float32, autocast: bool = False) -> Run:
     """A model of PyTorch."""
 
     @torch.inference_mode()
@@ -161,7 +161,7 @@ def with_run(backbone: Backbone, run: Run, name: str) -> Backbone:
         return BaseModelOutput(last_hidden_state=torch.from_numpy(np.array(run(pixel_values.numpy()))))
 
     other = load_backbone(backbone.source)
-    other.model.forward = forward  # type: ignore[method-assign]
+    other.model.forward = forward
     return replace(other, name=name, weights_sha256=f"{backbone.weights_sha256} by {name}")
 
 
@@ -213,11 +213,10 @@ def measure(runs: dict[str, Run], images: Sequence[np.ndarray], prefix: int, rep
     def advance(name: str) -> None:
         turn[name] += 1
 
-    timed = time_in_turns(
-        {name: lambda name=name, run=run: run(images[turn[name] % len(images)]) for name, run in runs.items()},
-        repeats,
-        advance,
-    )
+    def on_its_image(name: str) -> Callable[[], np.ndarray]:
+        return lambda: runs[name](images[turn[name] % len(images)])
+
+    timed = time_in_turns({name: on_its_image(name) for name in runs}, repeats, advance)
     found: dict[str, list[np.ndarray]] = {name: [] for name in runs}
     for image in tqdm(images, "cosines", unit="img"):
         reference = runs[REFERENCE](image)[:, prefix:]

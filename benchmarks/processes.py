@@ -77,7 +77,7 @@ class Folder:
 
     def start(self, way: str, output: Path) -> list[subprocess.Popen[bytes]]:
         """Start what segments all images: one command, or two of the same."""
-        predict = ["alibi_dinov2.cli", "predict", "--segmenter", self.path / "segmenter"]
+        predict: list[str | Path] = ["alibi_dinov2.cli", "predict", "--segmenter", self.path / "segmenter"]
         predict += [
             "--model",
             self.model,
@@ -88,7 +88,8 @@ class Folder:
             "--cache",
             output.with_suffix(".cache"),
         ]
-        command, environment, count = [sys.executable, "-m", *predict], os.environ | ONE_THREAD, WAYS[way]
+        command: list[str | Path] = [sys.executable, "-m", *predict]
+        environment, count = os.environ | ONE_THREAD, WAYS[way]
         if "accelerate" in way:
             launch = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", str(count), "-m"]
             command, count = [sys.executable, "-m", *launch, *predict], 1
