@@ -144,12 +144,14 @@ class Folder:
             "images done by those that were left": alone,
             "files that differ from those of one process": len(missing),
             "files done before that were written again": len(again),
+            "hidden, half-written files left behind": sum(1 for path in output.iterdir() if path.name.startswith(".")),
         }
 
 
 def checksums(folder: Path) -> dict[str, str]:
-    """SHA-256 of all files in a folder by name."""
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+    """SHA-256 of the files in a folder by name, without hidden ones, which a killed process had half written."""
+    files = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def differing(found: dict[str, dict[str, str]]) -> list[str]:
