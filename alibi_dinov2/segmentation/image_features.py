@@ -288,9 +288,16 @@ class ImageFeatures:
         return np.concatenate(parts)
 
     def probabilities(
-        self, features: PixelFeatures, classifier: PixelClassifier, index: int, region: Block
+        self, features: PixelFeatures, classifier: PixelClassifier, index: int, region: Block, step: int = 1
     ) -> np.ndarray:
-        """Probabilities of the classes in a region of a slice, `(h, w, K)` float32."""
+        """Probabilities of the classes in a region of a slice, `(h, w, K)` float32.
+
+        Args:
+            features, classifier: what was learned.
+            index: of the slice.
+            region: rows and columns.
+            step: every so many rows and columns are classified; pixels between them get what their neighbour has.
+        """
         grid = self.grid(features, index, self.over(region))
         found = np.empty((*(span.stop - span.start for span in region), classifier.num_classes), dtype=np.float32)
 
@@ -305,8 +312,16 @@ class ImageFeatures:
                 )
                 for of in (region, block)
             )
+            lengths = [span.stop - span.start for span in common]
+            first = min(step // 2, *(length - 1 for length in lengths))
+            taken = tuple(slice(span.start + first, span.stop, step) for span in source)
             columns = self.columns(features, index, block, grid)
-            found[target] = classifier.predict_columns([plane[source] for plane in columns])
+            classified = classifier.predict_columns([np.ascontiguousarray(plane[taken]) for plane in columns])
+            nearest = [
+                np.minimum(np.arange(length) // step, count - 1)
+                for length, count in zip(lengths, classified.shape[:2], strict=True)
+            ]
+            found[target] = classified if step == 1 else classified[np.ix_(*nearest)]
 
         with ThreadPoolExecutor(min(torch.get_num_threads(), MOST_THREADS)) as pool:
             list(pool.map(classify, self.blocks()))

@@ -47,9 +47,9 @@ class Learned:
         """The class of every pixel of a region of a slice, `(h, w)` uint8."""
         return self.classes[self.probabilities(index, region).argmax(axis=-1)]
 
-    def probabilities(self, index: int, region: Block) -> np.ndarray:
+    def probabilities(self, index: int, region: Block, step: int = 1) -> np.ndarray:
         """Probabilities of the classes in a region of a slice, `(h, w, K)` float32."""
-        classify = partial(self.image.probabilities, self.features, self.classifier, index)
+        classify = partial(self.image.probabilities, self.features, self.classifier, index, step=step)
         return follow_edges(self.image.image, index, region, self.guided_radius, classify)
 
 
@@ -198,7 +198,7 @@ class Session:
             self.learned = Learned(image, features, classifier, classes, segmenter.guided_radius)
         return self
 
-    def probabilities(self, index: int, rows: slice, columns: slice) -> np.ndarray:
+    def probabilities(self, index: int, rows: slice, columns: slice, step: int = 1) -> np.ndarray:
         """Probabilities of the classes in a region of a slice, `(h, w, K)` float32.
 
         Features that are not there yet are computed first, what is done in the background waits meanwhile.
@@ -206,16 +206,20 @@ class Session:
         Args:
             index: of the slice.
             rows, columns: of the region; what lies outside of the image is left out.
+            step: for a first look, every so many rows and columns are classified; pixels between them get what their
+                neighbour has, before borders are brought to edges.
 
         Raises:
             NotFittedError: nothing was learned yet.
-            ValueError: there is no such slice or region.
+            ValueError: there is no such slice or region, or the step is below 1.
         """
         learned = self.require_learned()
         self.require_slice(index)
+        if step < 1:
+            raise ValueError(f"The step is {step}; it must be 1 pixel or more.")
         region = self.region(rows, columns)
         with self.background.paused():
-            return learned.probabilities(index, region)
+            return learned.probabilities(index, region, step)
 
     def predict_slice(self, index: int, progress: Progress | None = None) -> "Future[np.ndarray]":
         """The class of every pixel of a slice, of the segmenter's `classes_`, in the background.

@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # imported in the thread: PyTorch takes seconds
     from alibi_dinov2.features.backbone import Backbone
 
 CACHE_BYTES = 2**29  # of features in memory: a window with a stack then stays below 2.5 GB
+GLANCE = 2  # pixels from one that is classified at once to the next, in what is looked at
 Place = tuple[int, int, int]  # a slice, and where a block of it begins
 
 
@@ -225,7 +226,7 @@ class Workbench:
         Args:
             picture: what is worked on.
             indices: of the slices.
-            focus: rows and columns of the first slice that come first, and at once.
+            focus: rows and columns of the first slice that come first, at once and coarsely.
         """
         session = yield from self.opened(picture)
         yield from segment(session, indices, focus, self.done)
@@ -281,40 +282,38 @@ def segment(session: "Session", indices: Sequence[int], focus: Block | None, don
     Args:
         session: whose segmenter has learned.
         indices: of the slices.
-        focus: rows and columns of the first slice that come first, and at once.
+        focus: rows and columns of the first slice that are looked at: what is there is shown at once as every second
+            pixel has it, and blocks near it come first.
         done: blocks that are left out.
     """
+    from alibi_dinov2.segmentation.session import distance, middle_of
+
     session.segmenter.require_fitted()
     blocks = session.segmenter.features_.blocks(session.image.shape)
-    work = [(index, block, {(index, *corner(block))}) for index in indices for block in blocks]
-    work = [task for task in work if not task[2] <= done]
-    if focus and work and work[0][0] == indices[0]:
-        seen = [task for task in work if task[0] == indices[0] and covers(focus, task[1])]
-        work = [task for task in work if task not in seen]
-        work.insert(0, (indices[0], focus, {(indices[0], *corner(block)) for _, block, _ in seen}))
+    work = [(index, block) for index in indices for block in blocks if (index, *corner(block)) not in done]
+    if not work:
+        return
+    # What is done of a slice stays as it is: a glance would be coarser.
+    if focus and work[0][0] == indices[0] and not any(place[0] == indices[0] for place in done):
+        yield from following(partial(session.start, indices[0], focus), f"features of slice {indices[0] + 1}")
+        yield Step(0, len(work), "segmenting", part_of(session, indices[0], focus, GLANCE, frozenset()))
+        work.sort(key=lambda task: (task[0] != indices[0], distance(middle_of(task[1]), middle_of(focus))))
     before = None
-    for number, (index, block, places) in enumerate(work, 1):
+    for number, (index, block) in enumerate(work, 1):
         if index != before:  # window by window first, so that it can be stopped
             before = index
             yield from following(partial(session.start, index, focus), f"features of slice {index + 1}")
-        probabilities = session.probabilities(index, *block)
-        numbers = session.segmenter.classes_
-        part = Part(
-            index,
-            block,
-            numbers[probabilities.argmax(axis=-1)],
-            probabilities,
-            tuple(numbers.tolist()),
-            frozenset(places),
-        )
+        part = part_of(session, index, block, 1, frozenset([(index, *corner(block))]))
         yield Step(number, len(work), "segmenting", part)
+
+
+def part_of(session: "Session", index: int, block: Block, step: int, places: frozenset[Place]) -> Part:
+    """A block of a slice, segmented; see `Session.probabilities` for the step."""
+    probabilities = session.probabilities(index, *block, step)
+    numbers = session.segmenter.classes_
+    return Part(index, block, numbers[probabilities.argmax(axis=-1)], probabilities, tuple(numbers.tolist()), places)
 
 
 def corner(block: Block) -> tuple[int, int]:
     """Where a block begins."""
     return block[0].start, block[1].start
-
-
-def covers(outer: Block, inner: Block) -> bool:
-    """Whether a block lies in another one."""
-    return all(big.start <= small.start and small.stop <= big.stop for big, small in zip(outer, inner, strict=True))

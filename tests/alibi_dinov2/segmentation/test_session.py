@@ -279,3 +279,30 @@ def test_pictures_of_features(hybrid):
 
 def test_it_is_a_public_name():
     assert alibi_dinov2.Session is Session
+
+
+def test_a_glance_is_what_every_second_pixel_has(hybrid):
+    with Session(hybrid(guided_radius=0), IMAGE) as session:
+        session.learn(LABELS)
+        (rows, columns), *_ = session.features.blocks()
+        rows, columns = slice(5, rows.stop), slice(6, columns.stop)  # of one block: each begins anew
+        found = session.probabilities(0, rows, columns, step=2)
+        expected = session.probabilities(0, rows, columns)
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found.sum(axis=-1), 1, atol=1e-5)
+    classified = expected[1::2, 1::2]
+    for row in (0, 1):
+        for column in (0, 1):
+            part = found[row::2, column::2][: classified.shape[0], : classified.shape[1]]
+            np.testing.assert_array_equal(part, classified)
+
+
+def test_a_glance_at_a_strip_narrower_than_its_step(hybrid):
+    with Session(hybrid(guided_radius=0), IMAGE) as session:
+        session.learn(LABELS)
+        rows, columns = slice(7, 8), slice(0, 50)
+        found = session.probabilities(0, rows, columns, step=8)
+        expected = session.probabilities(0, rows, columns)
+        np.testing.assert_array_equal(found[0, :8], expected[0, :1].repeat(8, axis=0))
+        with pytest.raises(ValueError, match="The step is 0"):
+            session.probabilities(0, rows, columns, step=0)
