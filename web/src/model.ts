@@ -65,7 +65,7 @@ export class Model {
     const answer = await fetch(`${folder}preprocessor_config.json`);
     if (!answer.ok) throw new Error(`${source.model} has no preprocessor_config.json (${answer.status})`);
     const found = new Model(loaded, await answer.json());
-    await found.tokens(new Float32Array(3 * WARM ** 2), WARM);
+    (await found.tokens(new Float32Array(3 * WARM ** 2), WARM)).dispose();
     return found;
   }
 

@@ -124,13 +124,10 @@ function largestEigenvectors(matrix: Matrix, count: number): { values: number[];
   const width = Math.min(count + SPARE, size);
   const entries = Float64Array.from(matrix.to1DArray());
   let basis = Float64Array.from({ length: size * width }, (_, index) => Math.sin(1 + index));
-  const orthogonal = () => {
-    const columns = new QrDecomposition(Matrix.from1DArray(width, size, basis).transpose()).orthogonalMatrix;
-    basis = Float64Array.from(columns.transpose().to1DArray());
-  };
   for (let iteration = 0; iteration < ITERATIONS; iteration += POWERS) {
     for (let power = 0; power < POWERS; power++) basis = product(entries, basis, size);
-    orthogonal();
+    const columns = new QrDecomposition(Matrix.from1DArray(width, size, basis).transpose()).orthogonalMatrix;
+    basis = Float64Array.from(columns.transpose().to1DArray());
   }
   const rows = Matrix.from1DArray(width, size, basis);
   const products = Matrix.from1DArray(width, size, product(entries, basis, size));

@@ -8,7 +8,7 @@ import { CholeskyDecomposition, Matrix } from "ml-matrix";
 
 const ITERATIONS = 300;
 const MEMORY = 10; // steps that L-BFGS remembers
-const TOLERANCE = 1e-5; // largest entry of the gradient of the mean loss, at which scikit-learn stops, too
+const TOLERANCE = 1e-5; // largest entry of the gradient of the mean loss; scikit-learn stops at 1e-4
 
 /** Logits are `bias + weights · features`, `weights[k]` those of class k. */
 export interface LinearClassifier {
