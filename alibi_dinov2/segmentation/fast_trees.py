@@ -14,7 +14,7 @@ many votes have equal sums.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,11 +89,26 @@ class TreeSums:
         model, parameters = learner["gradient_booster"]["model"], learner["learner_model_param"]
         classes = max(int(parameters["num_class"]), 1)
         base = np.zeros(classes) + np.array(json.loads(parameters["base_score"]), dtype=np.float64)
-        # Trees of one shape differ in what their leaves say alone, such as those of a forest for each class.
-        merged: dict[Tree, np.ndarray] = {}
+        trees = []
         for facts, number in zip(model["trees"], model["tree_info"], strict=True):
-            tree, values = read_tree(facts)
-            merged.setdefault(tree, np.zeros((classes, len(values))))[number] += values
+            tree, of_class = read_tree(facts)
+            values = np.zeros((classes, len(of_class)))
+            values[number] = of_class
+            trees.append((tree, values))
+        return cls.of_trees(trees, base)
+
+    @classmethod
+    def of_trees(cls, trees: Iterable[tuple[Tree, np.ndarray]], base: np.ndarray) -> "TreeSums":
+        """The sums of trees, but for rounding: by less than a ten-thousandth of their range.
+
+        Args:
+            trees: with the values of their nodes for each class, `(K, nodes of the tree)`: of inner ones 0.
+            base: what is added to them, `(K,)`.
+        """
+        # Trees of one shape differ in what their leaves say alone, such as a booster's of a forest for each class.
+        merged: dict[Tree, np.ndarray] = {}
+        for tree, values in trees:
+            merged[tree] = merged[tree] + values if tree in merged else values.astype(np.float64)
         # Half of what is exact is left for rounding.
         base_sums, sums = leaf_differences(merged, base)
         largest = max(float((np.abs(base_sums) + np.abs(sums).sum(axis=1)).max()), TINY)
@@ -191,12 +206,16 @@ class TreeSums:
                     reached[tree.left[node]] = ~right if here is None else here ^ right
 
 
-def are_small(booster: xgboost.Booster) -> bool:
-    """Whether the trees of a booster have so few nodes that `TreeSums` is faster than XGBoost."""
+def are_small(splits: int, trees: int) -> bool:
+    """Whether so many trees have so few splits together that `TreeSums` is faster than XGBoost."""
+    return splits <= SMALL * trees
+
+
+def count_splits(booster: xgboost.Booster) -> tuple[int, int]:
+    """How many splits the trees of a booster have, and how many trees there are."""
     counts: Any = booster.get_score(importance_type="weight").values()
-    splits = sum(int(count) for count in counts)
     model = json.loads(booster.save_config())["learner"]["gradient_booster"]["gbtree_model_param"]
-    return splits <= SMALL * int(model["num_trees"])
+    return sum(int(count) for count in counts), int(model["num_trees"])
 
 
 def leaf_differences(trees: dict[Tree, np.ndarray], base: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -218,7 +237,7 @@ def read_tree(facts: dict[str, Any]) -> tuple[Tree, np.ndarray]:
     """A tree of XGBoost's JSON, and the values of its nodes, which mean something for leaves."""
     left, right = (tuple(facts[name]) for name in ("left_children", "right_children"))
     inner = np.array(left) >= 0
-    conditions = np.array(facts["split_conditions"])
+    conditions = np.array(facts["split_conditions"], dtype=np.float32).astype(np.float64)  # as they were written
     features = np.where(inner, facts["split_indices"], 0)
     thresholds = np.where(inner, conditions, 0)
     return Tree(left, right, tuple(features.tolist()), tuple(thresholds.tolist())), np.where(inner, 0, conditions)

@@ -14,38 +14,56 @@ import numpy as np
 import xgboost
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-Tree: TypeAlias = DecisionTreeClassifier | DecisionTreeRegressor  # a regressor of shares of classes
+from alibi_dinov2.segmentation.fast_trees import Tree
+
+Estimator: TypeAlias = DecisionTreeClassifier | DecisionTreeRegressor  # a regressor of shares of classes
 NO_PARENT = 2**31 - 1
 
 
-def forest_booster(
-    estimators: Sequence[Tree],
-    views: Sequence[np.ndarray],
-    num_features: int,
-    num_classes: int,
-    threads: int | None = None,
-) -> xgboost.Booster:
-    """A booster whose margins are the probabilities of a forest, but for the rounding of float32.
+def read_forest(estimators: Sequence[Estimator], views: Sequence[np.ndarray]) -> list[tuple[Tree, np.ndarray]]:
+    """The trees of a forest as `TreeSums` and a booster have them.
 
     Args:
         estimators: the trees, fitted on float32 features and all of the classes.
         views: the numbers of the features that each has seen, in its order.
-        num_features, num_classes: F and K.
+
+    Returns:
+        Each tree, with `(K, nodes)` float32: what its leaves add to the probability of each class, 0 for other nodes.
+    """
+    found = []
+    for estimator, view in zip(estimators, views, strict=True):
+        nodes, count = estimator.tree_, estimator.tree_.node_count
+        order, left = siblings_together(nodes.children_left, nodes.children_right)
+        inner = left >= 0
+        values = nodes.value[order].reshape(count, -1)
+        shares = np.where(inner, 0, (values / values.sum(axis=1, keepdims=True) / len(estimators)).T)
+        features = np.where(inner, view[np.where(inner, nodes.feature[order], 0)], 0)
+        thresholds = np.where(inner, above(nodes.threshold[order]), 0)
+        lists = (left, np.where(inner, left + 1, -1), features, thresholds)
+        found.append((Tree(*(tuple(values.tolist()) for values in lists)), shares.astype(np.float32)))
+    return found
+
+
+def forest_booster(
+    trees: Sequence[tuple[Tree, np.ndarray]], num_features: int, threads: int | None = None
+) -> xgboost.Booster:
+    """A booster whose margins are the probabilities of a forest, but for the rounding of float32.
+
+    Args:
+        trees: from `read_forest`.
+        num_features: F.
         threads: to predict with, as many as there are if not given.
     """
+    num_classes = len(trees[0][1])
     model = json.loads(empty_booster(num_features, num_classes).save_raw("json"))
-    trees = [
-        of_class
-        for tree, view in zip(estimators, views, strict=True)
-        for of_class in xgboost_trees(tree, view, num_features, len(estimators))
-    ]
-    for index, tree in enumerate(trees):
+    of_classes = [of_class for tree, shares in trees for of_class in xgboost_trees(tree, shares, num_features)]
+    for index, tree in enumerate(of_classes):
         tree["id"] = index
     content = model["learner"]["gradient_booster"]["model"]
-    content["trees"] = trees
-    content["tree_info"] = list(range(num_classes)) * len(estimators)
-    content["iteration_indptr"] = [0, len(trees)]
-    content["gbtree_model_param"] |= {"num_parallel_tree": str(len(estimators)), "num_trees": str(len(trees))}
+    content["trees"] = of_classes
+    content["tree_info"] = list(range(num_classes)) * len(trees)
+    content["iteration_indptr"] = [0, len(of_classes)]
+    content["gbtree_model_param"] |= {"num_parallel_tree": str(len(trees)), "num_trees": str(len(of_classes))}
     booster = xgboost.Booster({"nthread": threads or 0})
     booster.load_model(bytearray(json.dumps(model).encode()))
     return booster
@@ -66,25 +84,15 @@ def empty_booster(num_features: int, num_classes: int) -> xgboost.Booster:
     return xgboost.train(parameters | {"nthread": 1}, samples, 1)
 
 
-def xgboost_trees(tree: Tree, view: np.ndarray, num_features: int, trees: int) -> list[dict[str, Any]]:
-    """For each class a tree that gives its share, divided by how many trees there are.
-
-    Args:
-        tree: of a forest.
-        view: the numbers of its features.
-        num_features: of a pixel.
-        trees: in the forest.
-    """
-    nodes, count = tree.tree_, tree.tree_.node_count
-    order, left = siblings_together(nodes.children_left, nodes.children_right)
+def xgboost_trees(tree: Tree, shares: np.ndarray, num_features: int) -> list[dict[str, Any]]:
+    """For each class a tree of XGBoost's JSON that gives its share `(K, nodes)` of a tree of so many features."""
+    count = len(tree.left)
+    left, right = np.array(tree.left), np.array(tree.right)
     inner = left >= 0
-    right = np.where(inner, left + 1, -1)
-    values = nodes.value[order].reshape(count, -1)
-    shares = (values / values.sum(axis=1, keepdims=True) / trees).astype(np.float32)
     parents = np.full(count, NO_PARENT)
     for children in (left, right):
         parents[children[inner]] = np.flatnonzero(inner)
-    thresholds = above(nodes.threshold[order])
+    thresholds = np.array(tree.thresholds, dtype=np.float32)
     zeros, nothing = [0] * count, [0.0] * count  # a file has integers as such, and the others with a point
     shape = {
         "base_weights": nothing,
@@ -93,11 +101,11 @@ def xgboost_trees(tree: Tree, view: np.ndarray, num_features: int, trees: int) -
         "categories_segments": [],
         "categories_sizes": [],
         "default_left": zeros,
-        "left_children": left.tolist(),
-        "right_children": right.tolist(),
+        "left_children": list(tree.left),
+        "right_children": list(tree.right),
         "parents": parents.tolist(),
         "loss_changes": nothing,
-        "split_indices": np.where(inner, view[np.where(inner, nodes.feature[order], 0)], 0).tolist(),
+        "split_indices": list(tree.features),
         "split_type": zeros,
         "sum_hessian": nothing,
         "tree_param": {
@@ -110,7 +118,7 @@ def xgboost_trees(tree: Tree, view: np.ndarray, num_features: int, trees: int) -
     # With no more digits than single precision needs: XGBoost misreads some that have more.
     return [
         shape | {"split_conditions": [float(str(value)) for value in np.where(inner, thresholds, of_class)]}
-        for of_class in shares.T
+        for of_class in shares
     ]
 
 

@@ -2,25 +2,23 @@
 """Features of one image that is worked on: computed where they are wanted, once, and kept as long as there is room."""
 
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from threading import Lock
 
 import numpy as np
-import torch
 
 from alibi_dinov2.features.deep_features import DeepFeatures, Place, Reduction, Window
 from alibi_dinov2.features.feature_cache import FeatureCache, MemoryCache
 from alibi_dinov2.io.image_regions import ImageRegions
 from alibi_dinov2.io.tiles import Block
+from alibi_dinov2.segmentation.fast_trees import PIXELS
 from alibi_dinov2.segmentation.labelled_pixels import LabelledPixels
 from alibi_dinov2.segmentation.pixel_classifiers import PixelClassifier
 from alibi_dinov2.segmentation.pixel_features import PixelFeatures, by_block, gather, has_colour
 
 GROWTH = 1.5  # principal components are found anew when so many times the windows are there
-MOST_THREADS = 4  # that classify blocks: Python, which one of them can run, is between their steps
 
 
 @dataclass(frozen=True)
@@ -299,30 +297,58 @@ class ImageFeatures:
             step: every so many rows and columns are classified; pixels between them get what their neighbour has.
         """
         grid = self.grid(features, index, self.over(region))
-        found = np.empty((*(span.stop - span.start for span in region), classifier.num_classes), dtype=np.float32)
+        lengths = [span.stop - span.start for span in region]
+        looked_at = [
+            np.arange(span.start + min(step // 2, length - 1), span.stop, step)
+            for span, length in zip(region, lengths, strict=True)
+        ]
+        found = np.empty((*map(len, looked_at), classifier.num_classes), dtype=np.float32)
+        waiting: list[tuple[Block, np.ndarray]] = []
 
-        def classify(block: Block) -> None:
-            common = [slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(region, block, strict=True)]
-            if any(span.start >= span.stop for span in common):
-                return
-            target, source = (
-                tuple(
-                    slice(span.start - whole.start, span.stop - whole.start)
-                    for span, whole in zip(common, of, strict=True)
-                )
-                for of in (region, block)
-            )
-            lengths = [span.stop - span.start for span in common]
-            first = min(step // 2, *(length - 1 for length in lengths))
-            taken = tuple(slice(span.start + first, span.stop, step) for span in source)
-            columns = self.columns(features, index, block, grid)
-            classified = classifier.predict_columns([np.ascontiguousarray(plane[taken]) for plane in columns])
-            nearest = [
-                np.minimum(np.arange(length) // step, count - 1)
-                for length, count in zip(lengths, classified.shape[:2], strict=True)
-            ]
-            found[target] = classified if step == 1 else classified[np.ix_(*nearest)]
+        def classify() -> None:
+            columns = np.concatenate([planes.reshape(len(planes), -1) for _, planes in waiting], axis=1)
+            classified, start = classifier.predict_columns(list(columns[:, None]))[0], 0
+            for target, (_, *shape) in ((target, planes.shape) for target, planes in waiting):
+                stop = start + shape[0] * shape[1]
+                found[target] = classified[start:stop].reshape(*shape, -1)
+                start = stop
+            waiting.clear()
 
-        with ThreadPoolExecutor(min(torch.get_num_threads(), MOST_THREADS)) as pool:
-            list(pool.map(classify, self.blocks()))
-        return found
+        # Blocks together, as many pixels as a classifier takes at once: in threads, each block by itself, it would take
+        # longer, because Python is between its steps.
+        for block in self.blocks():
+            target, source = meeting(looked_at, block, step)
+            if any(span.start >= span.stop for span in target):
+                continue
+            planes = self.columns(features, index, block, grid)
+            waiting.append((target, np.stack([plane[source] for plane in planes])))
+            if sum(planes[0].size for _, planes in waiting) >= PIXELS:
+                classify()
+        if waiting:
+            classify()
+        if step == 1:
+            return found
+        nearest = [
+            np.minimum(np.arange(length) // step, count - 1)
+            for length, count in zip(lengths, found.shape[:2], strict=True)
+        ]
+        return found[np.ix_(*nearest)]
+
+
+def meeting(looked_at: Sequence[np.ndarray], block: Block, step: int) -> tuple[Block, Block]:
+    """What is looked at of a block.
+
+    Args:
+        looked_at: rows and columns of the image, every `step` of them.
+        block: rows and columns.
+        step: as above.
+
+    Returns:
+        Which of the rows and of the columns that are looked at lie in the block, and where they lie in it.
+    """
+    targets, sources = [], []
+    for places, span in zip(looked_at, block, strict=True):
+        start, stop = (int(np.searchsorted(places, end)) for end in (span.start, span.stop))
+        targets.append(slice(start, stop))
+        sources.append(slice(*(places[[start, stop - 1]] - span.start + [0, 1]), step) if start < stop else slice(0, 0))
+    return (targets[0], targets[1]), (sources[0], sources[1])

@@ -27,8 +27,8 @@ from sklearn.utils.class_weight import compute_sample_weight
 from alibi_dinov2.features.half_precision import from_ordered
 from alibi_dinov2.io.files import new_file, write_json
 from alibi_dinov2.segmentation.classifier_input import require_classes, require_features
-from alibi_dinov2.segmentation.fast_trees import TreeSums, are_small
-from alibi_dinov2.segmentation.forest_booster import forest_booster
+from alibi_dinov2.segmentation.fast_trees import Tree, TreeSums, are_small, count_splits
+from alibi_dinov2.segmentation.forest_booster import forest_booster, read_forest
 from alibi_dinov2.segmentation.stroke_forest import fit_trees
 
 RECORD = "classifier.json"
@@ -140,17 +140,35 @@ class PixelClassifier(ABC):
 
 @dataclass(frozen=True)
 class Trees(PixelClassifier):
-    """Trees that XGBoost evaluates and saves."""
+    """Trees that XGBoost saves, and evaluates where they are large.
 
-    booster: xgboost.Booster
+    Attributes:
+        grown: the trees, as XGBoost has them or as `read_forest` gives them.
+        num_features, num_classes: F and K.
+        threads: that XGBoost computes with, as many as there are if not given.
+    """
+
+    grown: xgboost.Booster | Sequence[tuple[Tree, np.ndarray]]
     num_features: int
     num_classes: int
+    threads: int | None = None
     file = "classifier.ubj"
+
+    @cached_property
+    def booster(self) -> xgboost.Booster:
+        """The trees as XGBoost has them. Of a forest that takes longer to make than the forest, and strokes that are
+        learned from live do not need it."""
+        if isinstance(self.grown, xgboost.Booster):
+            return self.grown
+        return forest_booster(self.grown, self.num_features, self.threads)
 
     @cached_property
     def sums(self) -> TreeSums | None:
         """The trees for many pixels at once; none if they are so large that XGBoost is faster."""
-        return TreeSums.of(self.booster) if are_small(self.booster) else None
+        if isinstance(self.grown, xgboost.Booster):
+            return TreeSums.of(self.grown) if are_small(*count_splits(self.grown)) else None
+        splits = sum(len(tree.inner()) for tree, _ in self.grown)
+        return TreeSums.of_trees(self.grown, np.zeros(self.num_classes)) if are_small(splits, len(self.grown)) else None
 
     def probabilities(self, features: np.ndarray) -> np.ndarray:
         if self.sums:
@@ -179,7 +197,7 @@ class Trees(PixelClassifier):
             raise ValueError(f"XGBoost cannot read it: {str(error).splitlines()[0]}") from error
         if outputs.shape[1] < 2:
             raise ValueError("it is no classifier that gives a probability for each class")
-        return cls(booster, num_features, outputs.shape[1])
+        return cls(booster, num_features, outputs.shape[1], threads)
 
 
 @dataclass(frozen=True)
@@ -208,7 +226,7 @@ class BoostedTrees(Trees):
         with xgboost.config_context(verbosity=0):
             matrix = xgboost.QuantileDMatrix(features, classes, weight=weights, nthread=threads)
             booster = xgboost.train(parameters, matrix, TREES)
-        return cls(booster, features.shape[1], num_classes)
+        return cls(booster, features.shape[1], num_classes, threads)
 
     def of_sums(self, sums: np.ndarray) -> np.ndarray:
         return softmax(sums, axis=-1)
@@ -216,7 +234,7 @@ class BoostedTrees(Trees):
 
 @dataclass(frozen=True)
 class Forest(Trees):
-    """Trees of scikit-learn whose shares of classes are averaged, handed over to XGBoost; see `forest_booster`."""
+    """Trees of scikit-learn whose shares of classes are averaged; see `forest_booster`."""
 
     def of_sums(self, sums: np.ndarray) -> np.ndarray:
         return sums / sums.sum(axis=-1, keepdims=True)  # for the rounding of a sum of many
@@ -232,8 +250,7 @@ class RandomForest(Forest):
         ).fit(samples.features, samples.classes)
         num_features = samples.features.shape[1]
         views = [np.arange(num_features)] * FOREST_TREES
-        booster = forest_booster(forest.estimators_, views, num_features, samples.num_classes, threads)
-        return cls(booster, num_features, samples.num_classes)
+        return cls(read_forest(forest.estimators_, views), num_features, samples.num_classes, threads)
 
 
 class StrokeForest(Forest):
@@ -244,8 +261,7 @@ class StrokeForest(Forest):
         num_features = samples.features.shape[1]
         views = samples.views or (np.arange(num_features),)
         trees, seen = fit_trees(samples.features, samples.classes, samples.images, views, seed)
-        booster = forest_booster(trees, seen, num_features, samples.num_classes, threads)
-        return cls(booster, num_features, samples.num_classes)
+        return cls(read_forest(trees, seen), num_features, samples.num_classes, threads)
 
 
 @dataclass(frozen=True)

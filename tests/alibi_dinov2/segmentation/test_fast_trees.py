@@ -8,9 +8,9 @@ from sklearn.ensemble import RandomForestClassifier
 
 from alibi_dinov2.features.half_precision import from_ordered, to_ordered
 from alibi_dinov2.segmentation import fast_trees
-from alibi_dinov2.segmentation.fast_trees import TreeSums, are_small
-from alibi_dinov2.segmentation.forest_booster import forest_booster
-from alibi_dinov2.segmentation.pixel_classifiers import fit_classifier
+from alibi_dinov2.segmentation.fast_trees import TreeSums, are_small, count_splits
+from alibi_dinov2.segmentation.forest_booster import forest_booster, read_forest
+from alibi_dinov2.segmentation.pixel_classifiers import fit_classifier, load_classifier
 
 FEATURES = 7
 
@@ -54,7 +54,8 @@ def test_a_pixel_has_the_same_sum_wherever_it_lies(monkeypatch):
 def test_a_forest_is_scikit_learns_and_equal_votes_are_equal():
     features, targets = samples(60, 3)
     forest = RandomForestClassifier(10, random_state=0).fit(features, targets)
-    sums = TreeSums.of(forest_booster(forest.estimators_, [np.arange(FEATURES)] * 10, FEATURES, 3))
+    trees = read_forest(forest.estimators_, [np.arange(FEATURES)] * 10)
+    sums = TreeSums.of(forest_booster(trees, FEATURES))
     assert len(sums.trees) == 10, "the trees of a class are of one shape"
     others, _ = samples(4000, 3, seed=1)
     expected = forest.predict_proba(others)
@@ -65,6 +66,17 @@ def test_a_forest_is_scikit_learns_and_equal_votes_are_equal():
     assert tied.sum() > 20
     two = np.sort(found, axis=1)[tied, -2:]
     np.testing.assert_array_equal(two[:, 0], two[:, 1])
+
+
+@pytest.mark.parametrize("name", ["stroke-forest", "random-forest"])
+def test_a_forest_is_the_same_before_and_after_it_is_a_booster(name, tmp_path):
+    features, targets = samples(200, 3)
+    fitted = fit_classifier(name, features, targets, 3, threads=1)
+    others, _ = samples(3000, 3, seed=1)
+    found = fitted.predict_proba(others)
+    assert "booster" not in vars(fitted), "strokes that are learned from live do not wait for it"
+    fitted.save(tmp_path)
+    np.testing.assert_array_equal(load_classifier(name, tmp_path).predict_proba(others), found)
 
 
 def test_trees_without_a_split_are_sums_all_the_same():
@@ -80,8 +92,8 @@ def test_large_trees_are_left_to_xgboost():
     features, targets = samples(20_000, 3)
     large = fit_classifier("random-forest", features, targets, 3, threads=1)
     small = fit_classifier("random-forest", features[:30], targets[:30], 3, threads=1)
-    assert are_small(small.booster)
-    assert not are_small(large.booster)
+    assert are_small(*count_splits(small.booster))
+    assert not are_small(*count_splits(large.booster))
     assert large.sums is None
     planes = to_ordered(features[:600].T.copy()).reshape(FEATURES, 20, 30)
     for classifier in (small, large):

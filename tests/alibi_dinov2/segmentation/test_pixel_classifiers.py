@@ -17,7 +17,7 @@ from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils.class_weight import compute_sample_weight
 
 from alibi_dinov2.segmentation import pixel_classifiers
-from alibi_dinov2.segmentation.forest_booster import forest_booster
+from alibi_dinov2.segmentation.forest_booster import forest_booster, read_forest
 from alibi_dinov2.segmentation.pixel_classifiers import CLASSIFIERS, fit_classifier, load_classifier
 
 FORESTS = ("random-forest", "stroke-forest")
@@ -140,7 +140,7 @@ def test_a_threshold_is_on_the_same_side_in_single_precision():
     values = np.concatenate([steps, np.nextafter(steps, np.float32(-9)), np.nextafter(steps, np.float32(9))])
     features, classes = values[:, None], (np.argsort(np.argsort(values)) % 2)
     tree = DecisionTreeClassifier(random_state=0).fit(features, classes)
-    booster = forest_booster([tree], [np.arange(1)], 1, 2, threads=1)
+    booster = forest_booster(read_forest([tree], [np.arange(1)]), 1, threads=1)
     shares = booster.inplace_predict(features, predict_type="margin")
     np.testing.assert_array_equal(shares, tree.predict_proba(features).astype(np.float32))
 

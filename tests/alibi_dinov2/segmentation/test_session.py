@@ -284,8 +284,8 @@ def test_it_is_a_public_name():
 def test_a_glance_is_what_every_second_pixel_has(hybrid):
     with Session(hybrid(guided_radius=0), IMAGE) as session:
         session.learn(LABELS)
-        (rows, columns), *_ = session.features.blocks()
-        rows, columns = slice(5, rows.stop), slice(6, columns.stop)  # of one block: each begins anew
+        assert len(session.features.blocks()) > 1
+        rows, columns = slice(5, None), slice(6, None)
         found = session.probabilities(0, rows, columns, step=2)
         expected = session.probabilities(0, rows, columns)
     assert found.shape == expected.shape
@@ -303,6 +303,6 @@ def test_a_glance_at_a_strip_narrower_than_its_step(hybrid):
         rows, columns = slice(7, 8), slice(0, 50)
         found = session.probabilities(0, rows, columns, step=8)
         expected = session.probabilities(0, rows, columns)
-        np.testing.assert_array_equal(found[0, :8], expected[0, :1].repeat(8, axis=0))
+        np.testing.assert_array_equal(found[0, :8], expected[0, 4:5].repeat(8, axis=0))
         with pytest.raises(ValueError, match="The step is 0"):
             session.probabilities(0, rows, columns, step=0)
