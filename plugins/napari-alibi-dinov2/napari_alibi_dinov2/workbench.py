@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # imported in the thread: PyTorch takes seconds
     from alibi_dinov2.features.backbone import Backbone
 
 CACHE_BYTES = 2**29  # of features in memory: a window with a stack then stays below 2.5 GB
-GLANCE = 2  # pixels from one that is classified at once to the next, in what is looked at
+GLANCE = 3  # pixels from one that is classified at once to the next, in what is looked at
 Place = tuple[int, int, int]  # a slice, and where a block of it begins
 
 
@@ -282,7 +282,7 @@ def segment(session: "Session", indices: Sequence[int], focus: Block | None, don
     Args:
         session: whose segmenter has learned.
         indices: of the slices.
-        focus: rows and columns of the first slice that are looked at: what is there is shown at once as every second
+        focus: rows and columns of the first slice that are looked at: what is there is shown at once as every third
             pixel has it, and blocks near it come first.
         done: blocks that are left out.
     """
