@@ -5,7 +5,8 @@
 
 * `sample`: seconds from File > Open Sample to the first mask, strokes drawn by a program, nothing cached; PyTorch and
   the model are loaded in that time.
-* `live`: from the end of a stroke to the new mask of the megapixel that is seen; strokes alternate between classes.
+* `live`: from the end of a stroke to the new mask of all that is seen, the sample's 0.9 megapixels; strokes alternate
+  between classes.
 * `stack`: 20 slices of 1024 × 1024 from strokes on two of them: all features and classes, cancelled once in the middle
   and gone on with; peak memory of the whole process with its window, of which so much is there before the image is.
 """
@@ -91,11 +92,12 @@ def measure_live(panel: SegmentWidget, max_pixels: int | None) -> dict[str, obje
         panel.advanced.form["max_pixels"].value = max_pixels
         panel.train()
         until(lambda: settled(panel))
+    panel.viewer.reset_view()  # all of the sample is seen, beside the panels
     seconds = []
     for number in range(STROKES):
         before = panel.stroke_count
-        start = time.perf_counter()
         stroke(panel, 0, 60 + 50 * number, 300, 1 + number % 2)
+        start = time.perf_counter()
         until(lambda before=before: panel.stroke_count > before)
         seconds.append(time.perf_counter() - start)
         until(lambda: settled(panel))

@@ -70,7 +70,7 @@ class Controls(QWidget):
     def advance(self, title: str, done: int, total: int) -> None:
         """Show how far what is going on has come; a total of 0 if it is not known."""
         self.cancel.setEnabled(True)
-        self.bar.setRange(0, total)
+        self.bar.setRange(0, max(total, 1))  # a range without an end is animated, which draws the window all the time
         self.bar.setValue(done)
         self.bar.setFormat(f"{title}: {done} of {total}" if total else title)
         if not total:

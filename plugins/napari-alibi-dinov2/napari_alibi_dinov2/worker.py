@@ -16,6 +16,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 from napari_alibi_dinov2.notified import EXPECTED
 
 INTERVAL = 20  # milliseconds between looks at what a job has given
+PATIENCE = 2  # seconds after which napari shows a bar for a job
 POLL = 0.02  # seconds between looks at work that goes on in a thread of somebody else
 
 
@@ -63,7 +64,7 @@ class Run:
     """A job in a thread, which ends at the next step once `stop` is set; what it gives lies in `messages`."""
 
     def __init__(self, job: Job) -> None:
-        self.job, self.stop = job, Event()
+        self.job, self.stop, self.began = job, Event(), time.monotonic()
         self.messages: SimpleQueue[Step | End] = SimpleQueue()
         self.thread = Thread(target=self.work, name="napari-alibi-dinov2", daemon=True)
         self.thread.start()
@@ -145,15 +146,19 @@ class Jobs(QObject):
             if message.result is not None and not run.stop.is_set():
                 run.job.on_result(message.result)
         if last and not run.stop.is_set():
-            self.show(last)
+            self.show(run, last)
 
-    def show(self, step: Step) -> None:
-        """Show how far the job has come."""
-        if self.bar is None or (self.bar.total or 0) != step.total or self.bar.desc.rstrip(": ") != step.title:
-            self.close_bar()
-            self.bar = progress(total=step.total, desc=step.title)
-        self.bar.update(step.done - self.bar.n)
+    def show(self, run: Run, step: Step) -> None:
+        """Show how far the job has come: in napari's own bar once it takes long, and its length is known.
+
+        As long as there is a bar, napari draws a small animation, and with it, many times a second, the whole window.
+        """
         self.advanced.emit(step.title, step.done, step.total)
+        if self.bar is not None and (self.bar.total, self.bar.desc.rstrip(": ")) != (step.total, step.title):
+            self.close_bar()
+        if step.total and time.monotonic() - run.began > PATIENCE:
+            self.bar = self.bar or progress(total=step.total, desc=step.title)
+            self.bar.update(step.done - self.bar.n)
 
     def finish(self, run: Run, end: End) -> None:
         """A job has ended, in whatever way."""

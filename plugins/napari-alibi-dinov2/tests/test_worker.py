@@ -7,6 +7,7 @@ from concurrent.futures import Future
 
 import pytest
 from drawing import WAIT
+from napari_alibi_dinov2 import worker
 from napari_alibi_dinov2.worker import Job, Jobs, Step, following
 
 
@@ -108,3 +109,21 @@ def test_work_of_another_thread_is_followed_and_cancelled_with_the_job(jobs, qtb
     jobs.cancel()
     qtbot.waitUntil(lambda: not jobs.busy, timeout=WAIT)
     assert future.cancelled()
+
+
+@pytest.mark.parametrize(("patience", "total", "shown"), [(0.1, 40, True), (0.1, 0, False), (60, 40, False)])
+def test_napari_shows_a_bar_for_what_takes_long_and_has_an_end(patience, total, shown, jobs, qtbot, monkeypatch):
+    monkeypatch.setattr(worker, "PATIENCE", patience)
+    bars = []
+
+    def work():
+        for number in range(40):
+            yield Step(number if total else 0, total, "count")
+            time.sleep(0.02)
+
+    jobs.advanced.connect(lambda *_: bars.append(jobs.bar))
+    jobs.run(Job(work))
+    qtbot.waitUntil(lambda: not jobs.busy, timeout=WAIT)
+    assert any(bar is not None for bar in bars) == shown
+    assert bars[0] is None
+    assert jobs.bar is None
