@@ -98,7 +98,7 @@ def reference_steps(teacher: Dinov2WithRegistersModel, config: DistillationConfi
     student.load_state_dict(weights.state_dict())
     optimizer = torch.optim.AdamW(student.train().parameters(), lr=RATE)
     stage = config.stages[0]
-    crops = Crops(load_images(str(config.images)), stage.size, 0, 10**9, 0, config.crop_rule)
+    crops = Crops(load_images(str(config.images)), stage.size, 0, 10**9, 0, config.crop_rule(stage))
     for pixels, target in DataLoader(TargetsInDataset(crops, teacher), batch_size=stage.batch_size):
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             tokens = read_tokens(student, pixels, [PATCHES], PREFIX)[PATCHES]

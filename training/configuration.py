@@ -14,6 +14,7 @@ from training.precision import PRECISIONS
 from training.target import TokenWeights
 
 TRAINABLE = ("all", "slopes", "weights")
+ATTENTION = ("sdpa", "eager")  # what has a backward pass everywhere
 TRACKERS = ("tensorboard", "trackio")
 # What may differ between a run and its resumption: nothing that changes a weight.
 FREE_ON_RESUME = frozenset(
@@ -26,7 +27,8 @@ AT_LEAST_ONE = (
 )
 AT_LEAST_ZERO = ("class_token_weight", "register_weight", "weight_decay", "zero_channel_count", "seed", "workers")
 # How fields of a stage are read from the command line; the others are int.
-STAGE_FIELDS = {"epochs": float, "learning_rate": float, "layer_weight": float, "images": str, "trainable": str}
+STAGE_FIELDS = dict.fromkeys(("epochs", "learning_rate", "layer_weight", "crop_scale"), float)
+STAGE_FIELDS |= dict.fromkeys(("images", "trainable", "attention"), str)
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,9 @@ class Stage:
         images: images of this stage, as in the configuration, if they are not the run's.
         trainable: `"all"`, `"slopes"` (nothing but learned slopes) or `"weights"` (all but those, which is faster: a
             bias without a gradient has the fused kernels).
+        crop_scale: smallest share of an image's area in a random crop of this stage, if it is not the run's.
+        attention: the student's `attn_implementation`: `"sdpa"`, or `"eager"`, whose backward pass is faster on a CPU
+            that computes in bfloat16, up to some 300 patches.
     """
 
     size: int
@@ -56,6 +61,8 @@ class Stage:
     layer_weight: float = 1.0
     images: str | None = None
     trainable: str = "all"
+    crop_scale: float | None = None
+    attention: str = "sdpa"
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):
@@ -71,6 +78,10 @@ class Stage:
             raise ValueError(f"A stage has layer_weight {self.layer_weight}; it must be 0 or more.")
         if self.trainable not in TRAINABLE:
             raise ValueError(f"A stage has trainable {self.trainable!r}; it must be one of {', '.join(TRAINABLE)}.")
+        if self.attention not in ATTENTION:
+            raise ValueError(f"A stage has attention {self.attention!r}; it must be one of {', '.join(ATTENTION)}.")
+        if self.crop_scale is not None and not 0 < self.crop_scale <= 1:
+            raise ValueError(f"A stage has crop_scale {self.crop_scale}; it must lie in (0, 1].")
         if not 0 <= self.warmup_steps <= (self.steps or float("inf")):
             raise ValueError(
                 f"A stage has warmup_steps {self.warmup_steps}; it must lie in [0, {self.steps}], its steps."
@@ -98,8 +109,8 @@ class DistillationConfig:
     Args:
         teacher: Hub id or folder of the frozen teacher, a DINOv2 with or without registers.
         student: folder of the student to start from; made from the teacher if not given.
-        position_encoding, alibi_slopes, alibi_slopes_per, alibi_slope: of a student that is made from the teacher, as
-            in `Dinov2AlibiConfig`.
+        position_encoding, alibi_slopes, alibi_slopes_per, alibi_slope: of the student, as in `Dinov2AlibiConfig`; if
+            not given, as `student` has them. Slopes that `student` lacks begin at `alibi_slope`.
         images: folder of images, parquet file or folder of them, or Hub id of a data set with an `image` column.
         mixed_images: other images, such as micrographs, of which each stage sees a share.
         mixed_share: how large it is, in [0, 1).
@@ -148,9 +159,9 @@ class DistillationConfig:
 
     teacher: str | None = None
     student: str | None = None
-    position_encoding: str = "alibi"
-    alibi_slopes: str = "constant"
-    alibi_slopes_per: str = "head_and_layer"
+    position_encoding: str | None = None
+    alibi_slopes: str | None = None
+    alibi_slopes_per: str | None = None
     alibi_slope: float | None = None
     images: str | None = None
     mixed_images: str | None = None
@@ -253,9 +264,14 @@ class DistillationConfig:
                 raise ValueError(f"{name} is {size}; it must be a multiple of the patch size, {patch_size} pixels.")
 
     @property
-    def crop_rule(self) -> CropRule:
-        """How crops are cut."""
-        return CropRule(self.crop, self.crop_scale, self.flip, self.turn, self.roll)
+    def bias(self) -> dict[str, Any]:
+        """The fields of `Dinov2AlibiConfig` that are given."""
+        names = ("position_encoding", "alibi_slopes", "alibi_slopes_per", "alibi_slope")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+    def crop_rule(self, stage: Stage) -> CropRule:
+        """How crops of a stage are cut."""
+        return CropRule(self.crop, stage.crop_scale or self.crop_scale, self.flip, self.turn, self.roll)
 
     def token_weights(self, stage: Stage) -> TokenWeights:
         """Which tokens are compared in a stage."""

@@ -61,9 +61,8 @@ def load_student(config: DistillationConfig, teacher: PreTrainedModel) -> Dinov2
         ValueError: its width or patch size is not the teacher's, or its tokens or layers that are to be compared.
     """
     if not config.student:
-        names = ("position_encoding", "alibi_slopes", "alibi_slopes_per", "alibi_slope")
-        return create_student(teacher, **{name: getattr(config, name) for name in names})
-    student = Dinov2AlibiModel.from_pretrained(config.student, dtype=torch.float32)
+        return create_student(teacher, **config.bias)
+    student = Dinov2AlibiModel.from_pretrained(config.student, dtype=torch.float32, **config.bias)
     compared = ["num_register_tokens"] * (config.register_weight > 0) + ["num_hidden_layers"] * bool(config.layers)
     for name in ("hidden_size", "patch_size", *compared):
         # A DINOv2 without registers does not even say so.

@@ -168,6 +168,7 @@ class Distillation:
         """Batches of a stage from an optimiser step to before another."""
         config, stage, images = self.config, self.config.stages[number], self.images[number]
         first, last = samples_before(config.stages, start), samples_before(config.stages, stop)
+        rule = config.crop_rule(stage)
         options: dict[str, Any] = {
             "batch_size": stage.batch_size // config.gradient_accumulation_steps,
             "num_workers": config.workers,
@@ -175,7 +176,6 @@ class Distillation:
             "worker_init_fn": ignore_signals,
         }
         if isinstance(images, Dataset):
-            rule = config.crop_rule
             crops = Crops(images, stage.size, first, last, config.seed, rule, self.kept_out, self.mixture)
             loader = DataLoader(crops, **options)
         else:
@@ -183,7 +183,7 @@ class Distillation:
             start, stop = (rows_before(config, source, step) for step in (start, stop))
             places = self.places[source]
             sampler = StreamedRows(images, start, stop, config.seed, config.shuffle_buffer, places, first)
-            crops_of_rows = StreamedCrops(stage.size, config.seed, config.crop_rule, self.kept_out)
+            crops_of_rows = StreamedCrops(stage.size, config.seed, rule, self.kept_out)
             loader = DataLoader(crops_of_rows, sampler=sampler, **options)
         return self.accelerator.prepare(loader)
 
@@ -213,7 +213,7 @@ class Distillation:
         for step, batch in self.batches(start):
             stage, _ = stage_at(config.stages, step)
             rate = learning_rate_at(config.stages, step)
-            choose_trainable(accelerator.unwrap_model(self.student), stage.trainable)
+            prepare_for(stage, accelerator.unwrap_model(self.student))
             losses.append(self.optimise(batch["pixels"], config.token_weights(stage).by_name(), rate))
             asked = self.share(step, batch)
             if not accelerator.sync_gradients:
@@ -337,12 +337,14 @@ def is_slope(name: str) -> bool:
     return name.endswith("alibi_slopes")
 
 
-def choose_trainable(student: Dinov2AlibiModel, trainable: str) -> None:
-    """Have a student's slopes, its weights or all of it require a gradient; the mask token never does."""
+def prepare_for(stage: Stage, student: Dinov2AlibiModel) -> None:
+    """Have a student compute attention as a stage asks for, and its slopes, its weights or all of it require a
+    gradient; the mask token never does."""
+    student.set_attn_implementation(stage.attention)
     for name, parameter in student.named_parameters():
         kind = "slopes" if is_slope(name) else "weights"
         if parameter is not student.embeddings.mask_token:
-            parameter.requires_grad_(trainable in ("all", kind))
+            parameter.requires_grad_(stage.trainable in ("all", kind))
 
 
 def total_steps(stages: list[Stage]) -> int:

@@ -63,6 +63,53 @@ def test_slopes_then_weights_in_one_run_resumes_to_the_same_weights(tiny_distill
     assert expected["encoder.alibi_slopes"].shape == ({"model": 1, "head": 3}[per],)
 
 
+def test_a_student_is_given_slopes_that_it_has_not(tiny_distillation, tmp_path, student_folder):
+    choices = {"alibi_slopes": "learned", "alibi_slopes_per": "layer", "alibi_slope": 3.0}
+    stage = Stage(28, **STEPS | {"learning_rate": 1e-6}, trainable="slopes")
+    before = Dinov2AlibiModel.from_pretrained(student_folder)
+    after = Dinov2AlibiModel.from_pretrained(distill(tiny_distillation(**choices, stages=[stage])))
+    assert before.config.alibi_slopes == "constant"
+    assert after.config.alibi_slopes_per == "layer"
+    for name, tensor in after.state_dict().items():
+        if name.endswith("alibi_slopes"):
+            torch.testing.assert_close(tensor, torch.tensor([3.0]), atol=1e-4, rtol=0)  # four steps of 1e-6
+        else:
+            assert torch.equal(tensor, before.state_dict()[name])
+
+
+def test_a_student_is_as_it_was_made_unless_a_bias_is_asked_for(tiny_distillation, sloped_student):
+    stage = Stage(28, **STEPS, trainable="weights")
+    config = tiny_distillation(student=str(sloped_student), stages=[stage])
+    found = Dinov2AlibiModel.from_pretrained(distill(config)).config
+    assert (found.alibi_slopes, found.alibi_slopes_per, found.alibi_slope) == ("learned", "layer", 2.0)
+
+
+def test_stages_crop_and_attend_as_they_ask_for(tiny_distillation, monkeypatch):
+    stages = [Stage(28, **STEPS, crop_scale=0.01, attention="eager"), Stage(28, **STEPS)]
+    config = tiny_distillation(stages=stages, crop="random", crop_scale=0.7)
+    seen = []
+
+    def note(self, *arguments, **options):
+        if self.training:
+            seen.append(self.config._attn_implementation)
+        return forward(self, *arguments, **options)
+
+    forward = Dinov2AlibiModel.forward
+    monkeypatch.setattr(Dinov2AlibiModel, "forward", note)
+    assert [config.crop_rule(stage).scale for stage in stages] == [0.01, 0.7]
+    distill(config)
+    assert seen == ["eager"] * 4 + ["sdpa"] * 4
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"attention": "flash"}, "attention 'flash'; it must be one of sdpa, eager"), ({"crop_scale": 0.0}, "crop_scale")],
+)
+def test_stages_that_cannot_be_are_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        Stage(28, **STEPS, **change)
+
+
 def test_slopes_that_the_student_has_not_cannot_be_trained(tiny_distillation):
     with pytest.raises(ValueError, match=r"A stage trains slopes, but the student's alibi_slopes is 'constant'"):
         distill(tiny_distillation(stages=[Stage(28, **STEPS, trainable="slopes")]))
