@@ -11,6 +11,7 @@ from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from xgboost import XGBClassifier, XGBRFClassifier
 
 from alibi_dinov2.features.backbone import Backbone
 from alibi_dinov2.features.classical_features import ClassicalFeatures
@@ -32,7 +33,22 @@ COMPARED: dict[str, Callable[[int], ClassifierMixin]] = {
         StandardScaler(), LogisticRegression(C=0.01, class_weight="balanced", max_iter=300)
     ),
     "LDA": lambda seed: make_pipeline(StandardScaler(), LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")),
+    "xgboost, regularised": lambda seed: XGBClassifier(
+        n_estimators=100,
+        max_depth=3,
+        learning_rate=0.1,
+        min_child_weight=4,
+        subsample=0.5,
+        colsample_bynode=0.3,
+        n_jobs=1,
+        random_state=seed,
+    ),
+    "xgboost, random forest": lambda seed: XGBRFClassifier(
+        n_estimators=100, max_depth=8, subsample=0.2, colsample_bynode=0.15, n_jobs=1, random_state=seed
+    ),
 }
+# Pairs whose probabilities are averaged.
+AVERAGED = {f"mean of {DEFAULT} and {name}": (DEFAULT, name) for name in ("regularised logistic regression", "LDA")}
 
 
 @dataclass(frozen=True)
@@ -42,7 +58,7 @@ class Contender:
     Attributes:
         name: what records and figures call it.
         features: their name among `feature_makers`.
-        classifier: one of `CLASSIFIERS` or of `COMPARED`.
+        classifier: one of `CLASSIFIERS`, `COMPARED` or `AVERAGED`.
         views: whether a stroke forest may trust parts of the features differently.
     """
 
@@ -92,7 +108,7 @@ TRIALS: Mapping[str, list[Contender]] = {
     "classifiers": [
         Contender(DEFAULT, "both"),
         Contender(f"{DEFAULT} without views", "both", views=False),
-        *(Contender(name, "both", name) for name in (*CLASSIFIERS[1:], *COMPARED) if name != RECIPE),
+        *(Contender(name, "both", name) for name in (*CLASSIFIERS[1:], *COMPARED, *AVERAGED) if name != RECIPE),
     ],
     "features": [
         Contender("sigma 1 to 16", "both"),
@@ -120,12 +136,15 @@ def fit(
     images: np.ndarray,
     views: list[np.ndarray],
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Fit a classifier of the segmenter, or one that it is compared with; gives its `predict_proba`.
+    """Fit a classifier of the segmenter, or what it is compared with; gives its `predict_proba`.
 
     Args:
-        classifier: its name, of `CLASSIFIERS` or of `COMPARED`.
+        classifier: its name, of `CLASSIFIERS`, `COMPARED` or `AVERAGED`.
         features, classes, num_classes, seed, images, views: as of `fit_classifier`; every class must occur.
     """
     if classifier in CLASSIFIERS:
         return fit_classifier(classifier, features, classes, num_classes, seed, 1, images, views).predict_proba
+    if classifier in AVERAGED:
+        pair = [fit(name, features, classes, num_classes, seed, images, views) for name in AVERAGED[classifier]]
+        return lambda pixels: np.mean([predict(pixels) for predict in pair], axis=0)
     return COMPARED[classifier](seed).fit(features, classes).predict_proba
