@@ -121,7 +121,7 @@ class DistillationConfig:
         streaming: whether images are read as they are needed, and never all listed; stages then need `steps`.
         shuffle_buffer: how many images of a stream, one after the other, are shuffled among themselves.
         validation_images: images for validation, as `images`; if not given, the last `validation_count` of `images`
-            (of a stream the first).
+            (of a stream the first), and as many of `mixed_images`.
         validation_split: split of `validation_images`, if they have several.
         validation_count: number of validation images; training never sees them, nor others that show the same.
         validation_sizes: sides of their centre crops in pixels; of several, the mean loss decides what is best.

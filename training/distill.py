@@ -88,8 +88,12 @@ def load_all(config: DistillationConfig) -> tuple[dict[str, Images], datasets.Da
     load = partial(load_images, split=config.split, column=config.image_column)
     images = {source: load(source, streaming=config.streaming) for source in {*config.sources, *config.other_sources}}
     held_out = load(config.validation_images, split=config.validation_split) if config.validation_images else None
-    training, held_out = split_images(images[str(config.images)], held_out, config.validation_count)
-    return images | {str(config.images): training}, held_out
+    training, to_validate = split_images(images[str(config.images)], held_out, config.validation_count)
+    images[str(config.images)] = training
+    if config.mixed_images and held_out is None:
+        images[config.mixed_images], mixed = split_images(images[config.mixed_images], None, config.validation_count)
+        to_validate = datasets.concatenate_datasets([to_validate, mixed])
+    return images, to_validate
 
 
 def make_target(

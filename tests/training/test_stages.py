@@ -2,6 +2,7 @@
 """What a stage trains, validation at several sizes, images mixed in, and the long recipe that has them all."""
 
 import json
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from modeling_alibi_dinov2 import Dinov2AlibiModel
 from training.configuration import DistillationConfig, Stage, read_configuration_file, require_same
 from training.create_student import save_student
 from training.crops import CropRule, Crops, Mixture
-from training.distill import distill
+from training.distill import distill, load_all
 from training.images import load_images
 from training.journal import read_metrics
 from training.stopping import Stop, Stopped
@@ -141,10 +142,9 @@ def test_the_long_recipe_runs_through_all_its_stages(tiny_distillation, image_fo
     recipe = read_configuration_file(Path(f"training/recipes/{name}.json"))
     stages = recipe.pop("stages")
     small = {"size": 28, "steps": 2, "batch_size": 2, "warmup_steps": 1}
-    for path in ("mixed_images", "images", "teacher", "output"):
-        recipe.pop(path)
+    for of_real_ones in ("mixed_images", "images", "teacher", "student", "output", "zero_channels"):
+        recipe.pop(of_real_ones)
     rehearsal = recipe | {
-        "student": None,
         "mixed_images": str(image_folder),
         "stages": [replace(stage, **small, images=stage.images and str(image_folder)) for stage in stages],
         "layers": [1, 2],
@@ -165,6 +165,19 @@ def test_the_long_recipe_runs_through_all_its_stages(tiny_distillation, image_fo
     assert all({"validation_loss_28", "validation_loss_42"} <= entry.keys() for entry in entries)
     best = Dinov2AlibiModel.from_pretrained(tmp_path / "run" / "best")
     assert best.config.position_encoding == recipe.get("position_encoding", "alibi")
+
+
+def test_images_mixed_in_are_validated_on_too_and_never_trained_on(tiny_distillation, image_folder, tmp_path):
+    mixed = Path(shutil.copytree(image_folder, tmp_path / "mixed"))
+    for path in mixed.iterdir():
+        Image.open(path).convert("RGB").transpose(Image.Transpose.ROTATE_90).save(path)
+    config = tiny_distillation(mixed_images=str(mixed), mixed_share=0.5)
+    images, to_validate = load_all(config)
+    assert len(to_validate) == 2 * config.validation_count
+    names = {Path(row["image"]["path"]) for part in images.values() for row in part}
+    assert names.isdisjoint(Path(row["image"]["path"]) for row in to_validate)
+    alone = replace(config, validation_images=str(image_folder))
+    assert len(load_all(alone)[1]) == config.validation_count
 
 
 # --- images mixed in ------------------------------------------------------------------------------------------------
@@ -195,7 +208,8 @@ def test_a_mixture_has_its_share_and_passes_over_each_source_once_before_it_come
 def test_a_run_records_what_was_mixed_in(tiny_distillation, image_folder, tmp_path):
     other = tmp_path / "others"
     other.mkdir()
-    Image.effect_noise((60, 60), 90).convert("RGB").save(other / "noise.png")
+    for number in range(3):
+        Image.effect_noise((60, 60), 90).convert("RGB").save(other / f"noise{number}.png")
     stages = [Stage(28, None, 1.0, 4, 1e-3, 0)]
     distill(tiny_distillation(mixed_images=str(other), mixed_share=0.25, stages=stages))
     saved = json.loads((tmp_path / "run" / "config.json").read_text())
