@@ -73,6 +73,10 @@ def test_auto_backbone_loads_no_folder_of_any_model(tiny_model, tiny_teacher, tm
 def test_a_stranger_loads_the_backbone_of_a_folder(tiny_model, random_pixels, tmp_path, monkeypatch):
     """By the copies of the files in it, as someone does who has not installed the package."""
     monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    # Another test may have loaded such files from another place.
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if not Path(place, "transformers_modules").is_dir()])
+    for name in [name for name in sys.modules if name.split(".")[0] == "transformers_modules"]:
+        monkeypatch.delitem(sys.modules, name)
     folder = tmp_path / "folder"
     tiny_model().save_pretrained(folder)
     for file in FILES:
