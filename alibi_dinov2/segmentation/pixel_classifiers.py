@@ -29,7 +29,7 @@ from alibi_dinov2.io.files import new_file, write_json
 from alibi_dinov2.segmentation.classifier_input import require_classes, require_features
 from alibi_dinov2.segmentation.fast_trees import Tree, TreeSums, are_small, count_splits
 from alibi_dinov2.segmentation.forest_booster import forest_booster, read_forest
-from alibi_dinov2.segmentation.stroke_forest import fit_trees
+from alibi_dinov2.segmentation.stroke_forest import USUAL, Growth, fit_trees
 
 RECORD = "classifier.json"
 # Depth and balanced weights are the paper's (arXiv 2603.16840, S8.3); it left the number of trees per class and the
@@ -257,10 +257,10 @@ class StrokeForest(Forest):
     """A forest whose trees see parts of the strokes, in views of the features that have earned it; `stroke_forest`."""
 
     @classmethod
-    def fit(cls, samples: Samples, seed: int, threads: int | None) -> Self:
+    def fit(cls, samples: Samples, seed: int, threads: int | None, growth: Growth = USUAL) -> Self:
         num_features = samples.features.shape[1]
         views = samples.views or (np.arange(num_features),)
-        trees, seen = fit_trees(samples.features, samples.classes, samples.images, views, seed)
+        trees, seen = fit_trees(samples.features, samples.classes, samples.images, views, seed, growth)
         return cls(read_forest(trees, seen), num_features, samples.num_classes, threads)
 
 

@@ -16,7 +16,8 @@ from xgboost import XGBClassifier, XGBRFClassifier
 from alibi_dinov2.features.backbone import Backbone
 from alibi_dinov2.features.classical_features import ClassicalFeatures
 from alibi_dinov2.features.feature_cache import FeatureCache
-from alibi_dinov2.segmentation.pixel_classifiers import CLASSIFIERS, fit_classifier
+from alibi_dinov2.segmentation.pixel_classifiers import CLASSIFIERS, Samples, StrokeForest, fit_classifier
+from alibi_dinov2.segmentation.stroke_forest import Growth
 from evaluation.segmentation.benchmark.pixels import Features, SegmenterFeatures, scikit_image_features
 
 DEFAULT, PAPER = CLASSIFIERS[0], "xgboost"
@@ -47,6 +48,17 @@ COMPARED: dict[str, Callable[[int], ClassifierMixin]] = {
         n_estimators=100, max_depth=8, subsample=0.2, colsample_bynode=0.15, n_jobs=1, random_state=seed
     ),
 }
+# Forests for strokes that grow in another way.
+GROWTHS = {
+    "random thresholds of all features": Growth(features=1.0),
+    "random thresholds of a third of the features": Growth(features=0.3),
+    "random thresholds of few features": Growth(features="sqrt"),
+    "best thresholds of few features": Growth(features="sqrt", thresholds="best"),
+    "a tree sees 10 % of the pixels": Growth(share=0.1),
+    "a tree sees 40 % of the pixels": Growth(share=0.4),
+    "twice the trees in trials": Growth(trial_trees=24),
+    "a weaker prior": Growth(prior=0.2),
+}
 # Pairs whose probabilities are averaged.
 AVERAGED = {f"mean of {DEFAULT} and {name}": (DEFAULT, name) for name in ("regularised logistic regression", "LDA")}
 
@@ -58,7 +70,7 @@ class Contender:
     Attributes:
         name: what records and figures call it.
         features: their name among `feature_makers`.
-        classifier: one of `CLASSIFIERS`, `COMPARED` or `AVERAGED`.
+        classifier: one of `CLASSIFIERS`, `COMPARED`, `GROWTHS` or `AVERAGED`.
         views: whether a stroke forest may trust parts of the features differently.
     """
 
@@ -110,6 +122,7 @@ TRIALS: Mapping[str, list[Contender]] = {
         Contender(f"{DEFAULT} without views", "both", views=False),
         *(Contender(name, "both", name) for name in (*CLASSIFIERS[1:], *COMPARED, *AVERAGED) if name != RECIPE),
     ],
+    "forests": [Contender(DEFAULT, "both"), *(Contender(name, "both", name) for name in GROWTHS)],
     "features": [
         Contender("sigma 1 to 16", "both"),
         Contender("sigma 1 to 32", "both, sigma to 32"),
@@ -139,11 +152,14 @@ def fit(
     """Fit a classifier of the segmenter, or what it is compared with; gives its `predict_proba`.
 
     Args:
-        classifier: its name, of `CLASSIFIERS`, `COMPARED` or `AVERAGED`.
+        classifier: its name, of `CLASSIFIERS`, `COMPARED`, `GROWTHS` or `AVERAGED`.
         features, classes, num_classes, seed, images, views: as of `fit_classifier`; every class must occur.
     """
     if classifier in CLASSIFIERS:
         return fit_classifier(classifier, features, classes, num_classes, seed, 1, images, views).predict_proba
+    if classifier in GROWTHS:
+        samples = Samples(features, classes, images, views)
+        return StrokeForest.fit(samples, seed, 1, GROWTHS[classifier]).predict_proba
     if classifier in AVERAGED:
         pair = [fit(name, features, classes, num_classes, seed, images, views) for name in AVERAGED[classifier]]
         return lambda pixels: np.mean([predict(pixels) for predict in pair], axis=0)

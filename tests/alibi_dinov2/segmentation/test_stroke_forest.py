@@ -6,7 +6,7 @@ import pytest
 
 from alibi_dinov2.segmentation import stroke_forest
 from alibi_dinov2.segmentation.pixel_classifiers import fit_classifier, load_classifier
-from alibi_dinov2.segmentation.stroke_forest import MOST, SHARE, TREES, fit_trees, grow, mixture_weights, shares_of
+from alibi_dinov2.segmentation.stroke_forest import MOST, TREES, USUAL, fit_trees, grow, mixture_weights, shares_of
 
 LEVEL, TEXTURE = np.arange(3), np.arange(3, 6)
 VIEWS = [np.arange(6), LEVEL, TEXTURE]
@@ -64,12 +64,12 @@ def test_weights_make_the_labels_most_likely():
     likely = random.uniform(0.2, 0.9, (3, 2000))
     likely[2] *= 0.5
     classes = random.integers(0, 2, 2000)
-    weights = mixture_weights(likely, classes)
+    weights = mixture_weights(likely, classes, USUAL.prior)
     assert weights.sum() == pytest.approx(1)
 
     def objective(tried):
         of_pixel = 1 / np.bincount(classes)[classes] * 2000 / 2 / stroke_forest.STROKE
-        return np.log(tried @ likely) @ of_pixel + stroke_forest.PRIOR * np.log(tried).sum()
+        return np.log(tried @ likely) @ of_pixel + USUAL.prior * np.log(tried).sum()
 
     for _ in range(200):
         other = np.maximum(weights + random.normal(0, 0.05, 3), 1e-3)
@@ -79,17 +79,17 @@ def test_weights_make_the_labels_most_likely():
 def test_all_classes_count_the_same_in_the_weights():
     classes = np.repeat([0, 1], [900, 100])
     likely = np.stack([np.where(classes == 0, 0.9, 0.1), np.where(classes == 0, 0.1, 0.9)])
-    np.testing.assert_allclose(mixture_weights(likely, classes), [0.5, 0.5], atol=1e-6)
+    np.testing.assert_allclose(mixture_weights(likely, classes, USUAL.prior), [0.5, 0.5], atol=1e-6)
 
 
 def test_tree_sees_as_many_pixels_of_each_class_and_few():
     random = np.random.default_rng(0)
     features, classes = random.normal(size=(1000, 2)).astype(np.float32), np.repeat([0, 1], [900, 100])
-    for tree in grow(features, classes, 3, random):
+    for tree in grow(features, classes, 3, random, USUAL):
         # Pixels drawn twice are two of them.
         np.testing.assert_allclose(tree.tree_.value[0, 0], 0.5, atol=1e-12)
-        assert tree.tree_.n_node_samples[0] == SHARE * 1000
-    (tree,) = grow(*(np.repeat(array, 10, axis=0) for array in (features, classes)), 1, random)
+        assert tree.tree_.n_node_samples[0] == USUAL.share * 1000
+    (tree,) = grow(*(np.repeat(array, 10, axis=0) for array in (features, classes)), 1, random, USUAL)
     assert tree.tree_.n_node_samples[0] == 2 * MOST
 
 
