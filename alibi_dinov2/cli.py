@@ -169,8 +169,10 @@ def features(arguments: argparse.Namespace) -> None:
 
 def pca(arguments: argparse.Namespace) -> None:
     """Draw the first three principal components of the features of images."""
-    images = [read_image(path) for path in named_paths(arguments.images).values()]
-    backbones = named_backbones(arguments.models, arguments.names, own_device(arguments.device))
+    seen = {name: getattr(arguments, name) for name in ("contrast", "channel", "series")}
+    images = [read_image(path, **seen) for path in named_paths(arguments.images).values()]
+    dtype = BACKBONE_DTYPES[arguments.dtype]
+    backbones = named_backbones(arguments.models, arguments.names, own_device(arguments.device), dtype)
     picture = feature_panel(
         images, columns(backbones, arguments.size), arguments.shared, arguments.standardise, arguments.foreground
     )
@@ -280,6 +282,7 @@ def add_pca(commands: argparse._SubParsersAction, shared: list[argparse.Argument
         default=[SIZE],
         help="shortest side in pixels at which the models see images; of several, each gives every model a column",
     )
+    add_dtype(parser)
     parser.add_argument("--shared", action="store_true", help="one basis for all images of a model, not one for each")
     parser.add_argument("--foreground", action="store_true", help="components of the foreground; background is black")
     parser.add_argument("--standardise", action="store_true", help="bring every channel to variance 1 first")
@@ -326,7 +329,7 @@ def main_parser() -> argparse.ArgumentParser:
     describing.add_argument("segmenter", type=Path, help="folder that fit wrote")
     describing.set_defaults(command=info)
     add_features(commands, [images, seen])
-    add_pca(commands, [images])
+    add_pca(commands, [images, seen])
     add_app(commands)
     return parser
 

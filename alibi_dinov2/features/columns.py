@@ -4,6 +4,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from alibi_dinov2.features.backbone import Backbone, load_backbone
 
 
@@ -31,13 +33,16 @@ def columns(backbones: Sequence[Backbone], sizes: Sequence[int]) -> list[Column]
     ]
 
 
-def named_backbones(models: Sequence[str], names: Sequence[str] | None, device: str) -> list[Backbone]:
+def named_backbones(
+    models: Sequence[str], names: Sequence[str] | None, device: str, dtype: torch.dtype = torch.float32
+) -> list[Backbone]:
     """Backbones under names of their own. All are loaded at once, so that a wrong one fails before the long work.
 
     Args:
         models: Hub ids or folders.
         names: what to call them; their Hub ids or folder names if not given.
         device: where they run.
+        dtype: that they compute with, see `load_backbone`.
 
     Raises:
         ValueError: there is not one name for each model, or two models have the same.
@@ -46,7 +51,7 @@ def named_backbones(models: Sequence[str], names: Sequence[str] | None, device: 
     wanted: Sequence[str | None] = names or [None] * len(models)
     if len(wanted) != len(models):
         raise ValueError(f"There are {len(wanted)} names for {len(models)} models; give one each, or none.")
-    backbones = [load_backbone(source, device, name) for source, name in zip(models, wanted, strict=True)]
+    backbones = [load_backbone(source, device, name, dtype=dtype) for source, name in zip(models, wanted, strict=True)]
     if len({backbone.name for backbone in backbones}) < len(backbones):
         found = ", ".join(backbone.name for backbone in backbones)
         raise ValueError(f"Models of the same name cannot be told apart ({found}); give each its own name.")

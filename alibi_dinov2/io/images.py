@@ -6,7 +6,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from alibi_dinov2.io.channels import Channel
 from alibi_dinov2.io.open_image import open_image
+from modeling_alibi_dinov2.contrast import AUTO, Setting
 
 PLAIN_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 MICROSCOPE_SUFFIXES = (".btf", ".czi", ".dm3", ".dm4", ".emd", ".lif", ".lsm", ".mrc", ".nd2", ".stk", ".svs", ".tf8")
@@ -38,7 +40,14 @@ def is_hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def read_image(source: str | Path | bytes, name: str | None = None) -> Image.Image:
+def read_image(
+    source: str | Path | bytes,
+    name: str | None = None,
+    *,
+    contrast: Setting = AUTO,
+    channel: Channel = None,
+    series: int | str | None = None,
+) -> Image.Image:
     """Read an image file, or its bytes, as upright 8-bit RGB: the first slice of what `open_image` gives.
 
     Any number of pixels is read that this machine's memory holds. Of damaged metadata only the orientation matters.
@@ -46,11 +55,12 @@ def read_image(source: str | Path | bytes, name: str | None = None) -> Image.Ima
     Args:
         source: a path, or the bytes of a file.
         name: what to call the image in a message; the path if there is one.
+        contrast, channel, series: as of `open_image`.
 
     Raises:
         ValueError, FileNotFoundError: as `open_image`.
     """
-    with open_image(source, name) as image:
+    with open_image(source, name, contrast=contrast, channel=channel, series=series) as image:
         return Image.fromarray(image.read(0, slice(None), slice(None)))
 
 
