@@ -2,7 +2,7 @@
 """Configuration of a distillation: dataclasses, read from a JSON file and the command line."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,10 @@ AT_LEAST_ONE = (
 )
 AT_LEAST_ZERO = ("class_token_weight", "register_weight", "weight_decay", "zero_channel_count", "seed", "workers")
 # How fields of a stage are read from the command line; the others are int.
-STAGE_FIELDS = dict.fromkeys(("epochs", "learning_rate", "layer_weight", "crop_scale"), float)
-STAGE_FIELDS |= dict.fromkeys(("images", "trainable", "attention"), str)
+STAGE_FIELDS: dict[str, Callable[[str], Any]] = {
+    **dict.fromkeys(("epochs", "learning_rate", "layer_weight", "crop_scale"), float),
+    **dict.fromkeys(("images", "trainable", "attention"), str),
+}
 
 
 @dataclass(frozen=True)

@@ -350,5 +350,6 @@ def meeting(looked_at: Sequence[np.ndarray], block: Block, step: int) -> tuple[B
     for places, span in zip(looked_at, block, strict=True):
         start, stop = (int(np.searchsorted(places, end)) for end in (span.start, span.stop))
         targets.append(slice(start, stop))
-        sources.append(slice(*(places[[start, stop - 1]] - span.start + [0, 1]), step) if start < stop else slice(0, 0))
+        inside = (places[start:stop] - span.start).tolist()
+        sources.append(slice(inside[0], inside[-1] + 1, step) if inside else slice(0, 0))
     return (targets[0], targets[1]), (sources[0], sources[1])

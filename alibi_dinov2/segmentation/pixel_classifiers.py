@@ -144,7 +144,6 @@ class Trees(PixelClassifier):
 
     Attributes:
         grown: the trees, as XGBoost has them or as `read_forest` gives them.
-        num_features, num_classes: F and K.
         threads: that XGBoost computes with, as many as there are if not given.
     """
 
@@ -156,8 +155,7 @@ class Trees(PixelClassifier):
 
     @cached_property
     def booster(self) -> xgboost.Booster:
-        """The trees as XGBoost has them. Of a forest that takes longer to make than the forest, and strokes that are
-        learned from live do not need it."""
+        """The trees as XGBoost has them; of a forest that takes longer to make than the forest."""
         if isinstance(self.grown, xgboost.Booster):
             return self.grown
         return forest_booster(self.grown, self.num_features, self.threads)

@@ -373,22 +373,6 @@ def test_features_of_pixels_have_common_components(folder, run):
     assert np.load(folder / "features" / "sub" / "stack.npy").shape == (3, *SIZE[::-1], 2)
 
 
-def test_pca_shows_an_image_as_it_is_to_be_seen(folder, run, tmp_path):
-    tifffile.imwrite(tmp_path / "dim.tif", np.arange(64 * 80, dtype=np.uint16).reshape(64, 80) % 256)
-    pictures = []
-    for options in ((), ("--contrast", "full-range"), ("--dtype", "bfloat16")):
-        words = ("--images", tmp_path / "dim.tif", "--size", 56, "--output", tmp_path / "panel.png", *options)
-        assert run("pca", "--models", folder / "model", *words)[0] == 0
-        with Image.open(tmp_path / "panel.png") as picture:
-            pictures.append(np.asarray(picture.convert("L"), dtype=float))
-    stretched, full, _ = (picture[picture.shape[0] // 4 : -5, 5 : picture.shape[1] // 3] for picture in pictures)
-    assert np.ptp(stretched) > 200  # all grey levels of the image, beside its frame
-    assert np.abs(stretched - full).mean() > 20
-    status, _, complaints = run("pca", "--models", folder / "model", *words[:-2], "--series", "other")
-    assert status == 2
-    assert "other" in complaints
-
-
 def test_pca_draws_a_column_for_each_model_and_size(folder, run):
     words = ("--images", folder / "images", "--output", folder / "panel.png", "--size")
     widths = []

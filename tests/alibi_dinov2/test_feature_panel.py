@@ -5,6 +5,8 @@ import sys
 
 import numpy as np
 import pytest
+import tifffile
+from matplotlib.figure import Figure
 from PIL import Image
 
 from alibi_dinov2 import cli
@@ -65,6 +67,23 @@ def test_tiles_are_the_components_of_each_image_or_of_all(folder, shared):
             # The middles of the patches of a grid of 4 by 4, in their colours as they are: sharp, and in their place.
             middles = [[pixel_at(figure, axes, (x + 0.5) / 4, (y + 0.5) / 4) for x in range(4)] for y in range(4)]
             np.testing.assert_array_equal(middles, expected[model][index])
+
+
+def test_command_sees_an_image_as_it_is_asked_to(pca, folder, capsys, monkeypatch):
+    dim = np.tile(np.arange(0, 256, 4, dtype=np.uint16), (64, 1))
+    for path in (folder / "images").iterdir():
+        path.unlink()
+    tifffile.imwrite(folder / "images" / "dim.tif", dim)
+    seen = []
+    monkeypatch.setattr(cli, "feature_panel", lambda images, *rest: seen.append((images[0], rest[0])) or Figure())
+    for options in ((), ("--contrast", "full-range"), ("--dtype", "bfloat16")):
+        assert pca(*options) == 0
+    stretched, full, _ = (np.asarray(image) for image, _ in seen)
+    assert np.ptp(stretched) == 255
+    assert np.ptp(full) <= 1  # of 65,536 grey levels there are 256
+    assert [str(of[0].backbone.model.dtype) for _, of in seen] == ["torch.float32", "torch.float32", "torch.bfloat16"]
+    assert pca("--series", "other") == 2
+    assert "other" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("options", [(), ("--shared", "--foreground", "--standardise"), ("--size", 56, 70)])
