@@ -2,12 +2,14 @@
 """Features of one image that is worked on: computed where they are wanted, once, and kept as long as there is room."""
 
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from threading import Lock
 
 import numpy as np
+import torch
 
 from alibi_dinov2.features.deep_features import DeepFeatures, Place, Reduction, Window
 from alibi_dinov2.features.feature_cache import FeatureCache, MemoryCache
@@ -18,6 +20,7 @@ from alibi_dinov2.segmentation.labelled_pixels import LabelledPixels
 from alibi_dinov2.segmentation.pixel_classifiers import PixelClassifier
 from alibi_dinov2.segmentation.pixel_features import PixelFeatures, by_block, gather, has_colour
 
+MOST_THREADS = 4  # that classify blocks: Python, which one of them can run, is between their steps
 GROWTH = 1.5  # principal components are found anew when so many times the windows are there
 
 
@@ -303,29 +306,37 @@ class ImageFeatures:
             for span, length in zip(region, lengths, strict=True)
         ]
         found = np.empty((*map(len, looked_at), classifier.num_classes), dtype=np.float32)
-        waiting: list[tuple[Block, np.ndarray]] = []
 
-        def classify() -> None:
-            columns = np.concatenate([planes.reshape(len(planes), -1) for _, planes in waiting], axis=1)
-            classified, start = classifier.predict_columns(list(columns[:, None]))[0], 0
-            for target, (_, *shape) in ((target, planes.shape) for target, planes in waiting):
-                stop = start + shape[0] * shape[1]
-                found[target] = classified[start:stop].reshape(*shape, -1)
+        def classify(batch: Sequence[tuple[Block, Block, Block]]) -> None:
+            parts = [
+                [plane[source] for plane in self.columns(features, index, block, grid)] for block, source, _ in batch
+            ]
+            columns = [
+                np.concatenate([plane.reshape(1, -1) for plane in planes], axis=1)
+                for planes in zip(*parts, strict=True)
+            ]
+            classified, start = classifier.predict_columns(columns)[0], 0
+            for _, _, target in batch:
+                part = found[target]
+                stop = start + part.shape[0] * part.shape[1]
+                part[...] = classified[start:stop].reshape(part.shape)
                 start = stop
-            waiting.clear()
 
-        # Blocks together, as many pixels as a classifier takes at once: in threads, each block by itself, it would take
-        # longer, because Python is between its steps.
+        # As many pixels as a classifier takes at once: small blocks one by one in threads would take longer, because
+        # Python is between its steps.
+        batches: list[list[tuple[Block, Block, Block]]] = []
+        pixels = PIXELS
         for block in self.blocks():
-            target, source = meeting(looked_at, block, step)
-            if any(span.start >= span.stop for span in target):
+            source, target = meeting(looked_at, block, step)
+            if not found[target].size:
                 continue
-            planes = self.columns(features, index, block, grid)
-            waiting.append((target, np.stack([plane[source] for plane in planes])))
-            if sum(planes[0].size for _, planes in waiting) >= PIXELS:
-                classify()
-        if waiting:
-            classify()
+            if pixels >= PIXELS:
+                batches.append([])
+                pixels = 0
+            batches[-1].append((block, source, target))
+            pixels += found[target][..., 0].size
+        with ThreadPoolExecutor(min(torch.get_num_threads(), MOST_THREADS)) as pool:
+            list(pool.map(classify, batches))
         if step == 1:
             return found
         nearest = [
@@ -344,7 +355,7 @@ def meeting(looked_at: Sequence[np.ndarray], block: Block, step: int) -> tuple[B
         step: as above.
 
     Returns:
-        Which of the rows and of the columns that are looked at lie in the block, and where they lie in it.
+        Where the rows and columns that are looked at lie in the block, and which of them these are.
     """
     targets, sources = [], []
     for places, span in zip(looked_at, block, strict=True):
@@ -352,4 +363,4 @@ def meeting(looked_at: Sequence[np.ndarray], block: Block, step: int) -> tuple[B
         targets.append(slice(start, stop))
         inside = (places[start:stop] - span.start).tolist()
         sources.append(slice(inside[0], inside[-1] + 1, step) if inside else slice(0, 0))
-    return (targets[0], targets[1]), (sources[0], sources[1])
+    return (sources[0], sources[1]), (targets[0], targets[1])
