@@ -18,6 +18,13 @@ from alibi_dinov2.features.classical_features import ClassicalFeatures
 from alibi_dinov2.features.feature_cache import FeatureCache
 from alibi_dinov2.segmentation.pixel_classifiers import CLASSIFIERS, Samples, StrokeForest, fit_classifier
 from alibi_dinov2.segmentation.stroke_forest import Growth
+from evaluation.segmentation.benchmark.further_features import (
+    FILTERS,
+    PROJECTIONS,
+    FurtherFilters,
+    WiderView,
+    project,
+)
 from evaluation.segmentation.benchmark.pixels import Features, SegmenterFeatures, scikit_image_features
 
 DEFAULT, PAPER = CLASSIFIERS[0], "xgboost"
@@ -70,7 +77,7 @@ class Contender:
     Attributes:
         name: what records and figures call it.
         features: their name among `feature_makers`.
-        classifier: one of `CLASSIFIERS`, `COMPARED`, `GROWTHS` or `AVERAGED`.
+        classifier: what `fit` takes.
         views: whether a stroke forest may trust parts of the features differently.
     """
 
@@ -83,16 +90,21 @@ class Contender:
 def feature_makers(model: Backbone, teacher: Backbone | None, cache: FeatureCache) -> dict[str, Features]:
     """What makes the features that contenders name."""
     classical = ClassicalFeatures()
+    both = SegmenterFeatures(model, classical, cache)
+    deep = SegmenterFeatures(model, None, cache)
     makers: dict[str, Features] = {
-        "both": SegmenterFeatures(model, classical, cache),
+        "both": both,
         "classical": SegmenterFeatures(None, classical, cache),
-        "deep": SegmenterFeatures(model, None, cache),
+        "deep": deep,
         "scikit-image": scikit_image_features,
         "both, 5 components": SegmenterFeatures(model, classical, cache, {"components": 5}),
         "both, 16 components": SegmenterFeatures(model, classical, cache, {"components": 16}),
         "both, not per image": SegmenterFeatures(model, classical, cache, {"per_image": False}),
         "both, sigma to 32": SegmenterFeatures(model, ClassicalFeatures((1, 2, 4, 8, 16, 32)), cache),
         "both, sigma to 8": SegmenterFeatures(model, ClassicalFeatures((1, 2, 4, 8)), cache),
+        "both, 48 components": SegmenterFeatures(model, classical, cache, {"components": 48}),
+        "both, half the size": WiderView(both, deep),
+        **{f"both, {name}": FurtherFilters(both, name) for name in FILTERS},
     }
     if teacher:
         makers["teacher"] = SegmenterFeatures(teacher, None, cache)
@@ -127,6 +139,7 @@ TRIALS: Mapping[str, list[Contender]] = {
         Contender("sigma 1 to 16", "both"),
         Contender("sigma 1 to 32", "both, sigma to 32"),
         Contender("sigma 1 to 8", "both, sigma to 8"),
+        *(Contender(f"and {name}", f"both, {name}") for name in FILTERS),
     ],
     "joining": [
         Contender("9 components, views", "both"),
@@ -134,6 +147,8 @@ TRIALS: Mapping[str, list[Contender]] = {
         Contender("5 components, views", "both, 5 components"),
         Contender("16 components, views", "both, 16 components"),
         Contender("not per image, views", "both, not per image"),
+        *(Contender(f"{name} of 48 components, views", "both, 48 components", name) for name in PROJECTIONS),
+        Contender("and 9 components at half the size, views", "both, half the size"),
         Contender("classical alone", "classical"),
         Contender("deep alone", "deep"),
     ],
@@ -152,11 +167,16 @@ def fit(
     """Fit a classifier of the segmenter, or what it is compared with; gives its `predict_proba`.
 
     Args:
-        classifier: its name, of `CLASSIFIERS`, `COMPARED`, `GROWTHS` or `AVERAGED`.
+        classifier: its name, of `CLASSIFIERS`, `COMPARED`, `GROWTHS` or `AVERAGED`; or one of `PROJECTIONS`, whose
+            components the default classifier gets.
         features, classes, num_classes, seed, images, views: as of `fit_classifier`; every class must occur.
     """
     if classifier in CLASSIFIERS:
         return fit_classifier(classifier, features, classes, num_classes, seed, 1, images, views).predict_proba
+    if classifier in PROJECTIONS:
+        transform, views = project(classifier, features, classes, views)
+        predict = fit(DEFAULT, transform(features), classes, num_classes, seed, images, views)
+        return lambda pixels: predict(transform(pixels))
     if classifier in GROWTHS:
         samples = Samples(features, classes, images, views)
         return StrokeForest.fit(samples, seed, 1, GROWTHS[classifier]).predict_proba

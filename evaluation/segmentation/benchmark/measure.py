@@ -18,7 +18,6 @@ from evaluation.segmentation.benchmark.pixels import (
     Features,
     Protocol,
     Seen,
-    SegmenterFeatures,
     User,
     Way,
     make_user,
@@ -59,7 +58,7 @@ class Results:
 
 def contender_facts(contender: Contender, features: Features) -> dict[str, object]:
     """What the results of a contender depend on: its classifier, and the facts of its features."""
-    facts = features.facts if isinstance(features, SegmenterFeatures) else contender.features
+    facts = getattr(features, "facts", contender.features)
     return {"classifier": contender.classifier, "views": contender.views, "features": facts, "code": CODE}
 
 

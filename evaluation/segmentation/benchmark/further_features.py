@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Features that the segmenter does not have, tried beside its own: filters, a wider view, components from labels."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+from scipy.ndimage import maximum_filter, median_filter, minimum_filter
+from scipy.signal import fftconvolve
+from skimage.feature import structure_tensor, structure_tensor_eigenvalues
+from skimage.filters import gabor_kernel
+from skimage.filters.rank import entropy
+from skimage.morphology import disk
+from sklearn.cross_decomposition import PLSRegression
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.preprocessing import StandardScaler
+
+from evaluation.segmentation.benchmark.pixels import Seen, SegmenterFeatures
+
+ORIENTATIONS = 8
+PLS_COMPONENTS = 9  # as many as the segmenter has principal ones
+
+Projection = Callable[[np.ndarray], np.ndarray]
+
+
+def structure(grey: np.ndarray) -> list[np.ndarray]:
+    """Both eigenvalues of the structure tensor, sigma 2, 4 and 8."""
+    return [plane for sigma in (2, 4, 8) for plane in structure_tensor_eigenvalues(structure_tensor(grey, sigma))]
+
+
+def ranges(grey: np.ndarray) -> list[np.ndarray]:
+    """Largest less smallest grey level in squares of 9, 17 and 33 pixels, and the entropy in a disk of 17."""
+    spans = [maximum_filter(grey, size) - minimum_filter(grey, size) for size in (9, 17, 33)]
+    return [*spans, entropy((grey * 255).astype(np.uint8), disk(8))]
+
+
+def medians(grey: np.ndarray) -> list[np.ndarray]:
+    """Medians of squares of 5, 9 and 17 pixels."""
+    return [median_filter(grey, size) for size in (5, 9, 17)]
+
+
+def oriented(grey: np.ndarray) -> list[np.ndarray]:
+    """Largest and smallest magnitude of Gabor filters of eight orientations, wavelengths of 4, 8 and 16 pixels."""
+    planes = []
+    for wavelength in (4, 8, 16):
+        kernels = [gabor_kernel(1 / wavelength, np.pi * number / ORIENTATIONS) for number in range(ORIENTATIONS)]
+        margin = max(max(kernel.shape) for kernel in kernels) // 2
+        padded = np.pad(grey, margin, mode="reflect")
+        found = [np.abs(fftconvolve(padded, kernel, mode="same")) for kernel in kernels]
+        inside = (slice(margin, margin + grey.shape[0]), slice(margin, margin + grey.shape[1]))
+        planes += [np.max(found, axis=0)[inside], np.min(found, axis=0)[inside]]
+    return planes
+
+
+FILTERS: dict[str, Callable[[np.ndarray], list[np.ndarray]]] = {
+    "structure tensor": structure,
+    "ranges and entropy": ranges,
+    "medians": medians,
+    "oriented filters": oriented,
+}
+
+
+@dataclass(frozen=True)
+class FurtherFilters:
+    """What a segmenter sees of pixels, and further filters, in every view but that of deep features alone.
+
+    Attributes:
+        own: the segmenter's, classical and deep.
+        name: of `FILTERS`.
+    """
+
+    own: SegmenterFeatures
+    name: str
+
+    def __call__(self, images: Sequence[np.ndarray], places: Sequence[np.ndarray], drawn: int) -> Seen:
+        seen = self.own(images, places, drawn)
+        found = []
+        for image, where, own in zip(images, places, seen.features, strict=True):
+            planes = FILTERS[self.name](image.mean(axis=-1) / 255)
+            further = np.stack([plane[tuple(where.T)] for plane in planes], axis=-1)
+            found.append(np.concatenate([own, further.astype(np.float32)], axis=1))
+        more = np.arange(seen.features[0].shape[1], found[0].shape[1])
+        return Seen(found, [*(np.append(view, more) for view in seen.views[:-1]), seen.views[-1]])
+
+    @property
+    def facts(self) -> object:
+        """What the features depend on, as JSON values."""
+        return [self.own.facts, self.name]
+
+
+@dataclass(frozen=True)
+class WiderView:
+    """What a segmenter sees of pixels, and deep features of the images at half their size, in every view.
+
+    Attributes:
+        own: the segmenter's, classical and deep.
+        half: deep ones alone.
+    """
+
+    own: SegmenterFeatures
+    half: SegmenterFeatures
+
+    def __call__(self, images: Sequence[np.ndarray], places: Sequence[np.ndarray], drawn: int) -> Seen:
+        seen = self.own(images, places, drawn)
+        small = [np.asarray(Image.fromarray(image).reduce(2)) for image in images]
+        wide = self.half(small, [where // 2 for where in places], drawn)
+        found = [np.concatenate(pair, axis=1) for pair in zip(seen.features, wide.features, strict=True)]
+        more = np.arange(seen.features[0].shape[1], found[0].shape[1])
+        return Seen(found, [np.append(view, more) for view in seen.views])
+
+    @property
+    def facts(self) -> object:
+        """What the features depend on, as JSON values."""
+        return [self.own.facts, self.half.facts, "half"]
+
+
+def partial_least_squares(deep: np.ndarray, classes: np.ndarray) -> Projection:
+    """Components of deep features that vary with the classes of labelled pixels (PLS)."""
+    count = min(PLS_COMPONENTS, deep.shape[1], len(deep) - 1)
+    return PLSRegression(count).fit(deep, np.eye(classes.max() + 1)[classes]).transform
+
+
+def discriminants(deep: np.ndarray, classes: np.ndarray) -> Projection:
+    """Components of deep features that tell the classes of labelled pixels apart best, one fewer than classes (LDA)."""
+    return LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto").fit(deep, classes).transform
+
+
+PROJECTIONS = {"PLS": partial_least_squares, "LDA on strokes": discriminants}
+
+
+def project(
+    name: str, features: np.ndarray, classes: np.ndarray, views: Sequence[np.ndarray]
+) -> tuple[Projection, list[np.ndarray]]:
+    """Components from labels instead of deep features, behind the classical ones.
+
+    Args:
+        name: of `PROJECTIONS`.
+        features: of labelled pixels, `(N, F)`.
+        classes: of these.
+        views: of the features, the last one the deep ones, which are the last of all.
+
+    Returns:
+        What makes new features of `(n, F)`, and their views.
+    """
+    deep = views[-1]
+    scaler = StandardScaler().fit(features[:, deep])
+    components = PROJECTIONS[name](scaler.transform(features[:, deep]), classes)
+
+    def transform(pixels: np.ndarray) -> np.ndarray:
+        new = components(scaler.transform(pixels[:, deep]))
+        return np.concatenate([pixels[:, : deep[0]], new], axis=1).astype(np.float32)
+
+    last = np.arange(deep[0], transform(features[:1]).shape[1])
+    return transform, [np.append(view[view < deep[0]], last) for view in views]
