@@ -100,12 +100,13 @@ def weights_of(run: Path) -> bytes:
 def test_killed_and_resumed_run_is_the_uninterrupted_run_bit_for_bit(tiny_distillation, tmp_path):
     stages = [Stage(28, 20, None, 4, 1e-3, 2), Stage(42, 80, None, 2, 5e-4, 1)]
     changes = {"flip": True, "roll": True, "checkpoint_every": 7, "validate_every": 50, "stages": stages}
+    changes["keep_checkpoints"] = 20  # so that the one that is waited for is not removed meanwhile
     broken = tiny_distillation(output=str(tmp_path / "broken"), **changes)
     process = launch(broken)
-    distill(tiny_distillation(output=str(tmp_path / "whole"), **changes))
     wait_for(tmp_path / "broken" / "checkpoints" / "step-00000028", process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
+    distill(tiny_distillation(output=str(tmp_path / "whole"), **changes))
     assert not (tmp_path / "broken" / "student").exists()
     # A kill may cut a line in two.
     with open(tmp_path / "broken" / "metrics.jsonl", "a", encoding="utf-8") as file:
