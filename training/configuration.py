@@ -78,10 +78,9 @@ class Stage:
             raise ValueError(f"A stage has learning_rate {self.learning_rate}; it must be positive, such as 4e-5.")
         if not 0 <= self.layer_weight < float("inf"):
             raise ValueError(f"A stage has layer_weight {self.layer_weight}; it must be 0 or more.")
-        if self.trainable not in TRAINABLE:
-            raise ValueError(f"A stage has trainable {self.trainable!r}; it must be one of {', '.join(TRAINABLE)}.")
-        if self.attention not in ATTENTION:
-            raise ValueError(f"A stage has attention {self.attention!r}; it must be one of {', '.join(ATTENTION)}.")
+        for name, allowed in (("trainable", TRAINABLE), ("attention", ATTENTION)):
+            if (value := getattr(self, name)) not in allowed:
+                raise ValueError(f"A stage has {name} {value!r}; it must be one of {', '.join(allowed)}.")
         if self.crop_scale is not None and not 0 < self.crop_scale <= 1:
             raise ValueError(f"A stage has crop_scale {self.crop_scale}; it must lie in (0, 1].")
         if not 0 <= self.warmup_steps <= (self.steps or float("inf")):

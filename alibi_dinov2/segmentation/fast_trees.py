@@ -108,7 +108,7 @@ class TreeSums:
         # Trees of one shape differ in what their leaves say alone, such as a booster's of a forest for each class.
         merged: dict[Tree, np.ndarray] = {}
         for tree, values in trees:
-            merged[tree] = merged[tree] + values if tree in merged else values.astype(np.float64)
+            merged[tree] = merged.get(tree, np.zeros(values.shape)) + values
         # Half of what is exact is left for rounding.
         base_sums, sums = leaf_differences(merged, base)
         largest = max(float((np.abs(base_sums) + np.abs(sums).sum(axis=1)).max()), TINY)

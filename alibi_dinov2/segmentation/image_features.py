@@ -20,8 +20,8 @@ from alibi_dinov2.segmentation.labelled_pixels import LabelledPixels
 from alibi_dinov2.segmentation.pixel_classifiers import PixelClassifier
 from alibi_dinov2.segmentation.pixel_features import PixelFeatures, by_block, gather, has_colour
 
-MOST_THREADS = 4  # that classify blocks: Python, which one of them can run, is between their steps
 GROWTH = 1.5  # principal components are found anew when so many times the windows are there
+MOST_THREADS = 4  # that classify blocks: Python, which one of them can run, is between their steps
 
 
 @dataclass(frozen=True)

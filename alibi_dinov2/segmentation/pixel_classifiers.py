@@ -165,7 +165,7 @@ class Trees(PixelClassifier):
         """The trees for many pixels at once; none if they are so large that XGBoost is faster."""
         if isinstance(self.grown, xgboost.Booster):
             return TreeSums.of(self.grown) if are_small(*count_splits(self.grown)) else None
-        splits = sum(len(tree.inner()) for tree, _ in self.grown)
+        splits = sum(len(tree.left) // 2 for tree, _ in self.grown)  # every one has two children
         return TreeSums.of_trees(self.grown, np.zeros(self.num_classes)) if are_small(splits, len(self.grown)) else None
 
     def probabilities(self, features: np.ndarray) -> np.ndarray:

@@ -27,7 +27,7 @@ from evaluation.segmentation.benchmark.further_features import (
 )
 from evaluation.segmentation.benchmark.pixels import Features, SegmenterFeatures, scikit_image_features
 
-DEFAULT, PAPER = CLASSIFIERS[0], "xgboost"
+DEFAULT = CLASSIFIERS[0]
 RECIPE = "scikit-image recipe"
 
 # Classifiers that the segmenter does not have, by name: made from a seed.

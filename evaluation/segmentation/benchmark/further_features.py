@@ -61,6 +61,15 @@ FILTERS: dict[str, Callable[[np.ndarray], list[np.ndarray]]] = {
 }
 
 
+def behind(seen: Seen, further: Sequence[np.ndarray], views: int) -> Seen:
+    """Further features of each image, `(n, f)`, behind those that are seen, and in so many of the first views."""
+    found = [
+        np.concatenate([own, more.astype(np.float32)], axis=1) for own, more in zip(seen.features, further, strict=True)
+    ]
+    numbers = np.arange(seen.features[0].shape[1], found[0].shape[1])
+    return Seen(found, [*(np.append(view, numbers) for view in seen.views[:views]), *seen.views[views:]])
+
+
 @dataclass(frozen=True)
 class FurtherFilters:
     """What a segmenter sees of pixels, and further filters, in every view but that of deep features alone.
@@ -75,13 +84,11 @@ class FurtherFilters:
 
     def __call__(self, images: Sequence[np.ndarray], places: Sequence[np.ndarray], drawn: int) -> Seen:
         seen = self.own(images, places, drawn)
-        found = []
-        for image, where, own in zip(images, places, seen.features, strict=True):
-            planes = FILTERS[self.name](image.mean(axis=-1) / 255)
-            further = np.stack([plane[tuple(where.T)] for plane in planes], axis=-1)
-            found.append(np.concatenate([own, further.astype(np.float32)], axis=1))
-        more = np.arange(seen.features[0].shape[1], found[0].shape[1])
-        return Seen(found, [*(np.append(view, more) for view in seen.views[:-1]), seen.views[-1]])
+        further = [
+            np.stack([plane[tuple(where.T)] for plane in FILTERS[self.name](image.mean(axis=-1) / 255)], axis=-1)
+            for image, where in zip(images, places, strict=True)
+        ]
+        return behind(seen, further, len(seen.views) - 1)
 
     @property
     def facts(self) -> object:
@@ -105,9 +112,7 @@ class WiderView:
         seen = self.own(images, places, drawn)
         small = [np.asarray(Image.fromarray(image).reduce(2)) for image in images]
         wide = self.half(small, [where // 2 for where in places], drawn)
-        found = [np.concatenate(pair, axis=1) for pair in zip(seen.features, wide.features, strict=True)]
-        more = np.arange(seen.features[0].shape[1], found[0].shape[1])
-        return Seen(found, [np.append(view, more) for view in seen.views])
+        return behind(seen, wide.features, len(seen.views))
 
     @property
     def facts(self) -> object:
