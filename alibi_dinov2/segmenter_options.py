@@ -9,6 +9,7 @@ from alibi_dinov2.features.backbone import load_backbone
 from alibi_dinov2.features.classical_features import ClassicalFeatures
 from alibi_dinov2.features.deep_features import DeepFeatures
 from alibi_dinov2.features.feature_cache import FeatureCache
+from alibi_dinov2.features.multi_scale_features import SCALES
 from alibi_dinov2.features.position_features import POSITIONS
 from alibi_dinov2.features.precision import BACKBONE_DTYPES, FLOAT32
 from alibi_dinov2.features.zoo import MODELS
@@ -50,6 +51,13 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         help="standardise deep features in each image; --no-per-image where images show different phases",
     )
     parser.add_argument(
+        "--scales",
+        nargs="+",
+        type=int,
+        default=SCALES,
+        help="deep features of the image as it is (1), of one at half its size (2), …; fewer are faster",
+    )
+    parser.add_argument(
         "--position",
         nargs="+",
         choices=POSITIONS,
@@ -86,6 +94,7 @@ def new_segmenter(arguments: argparse.Namespace) -> TrainableSegmenter:
         components=arguments.components,
         shifts=arguments.shifts,
         per_image=arguments.per_image,
+        scales=arguments.scales,
         position=arguments.position,
         guided_radius=arguments.guided_radius,
         cache=FeatureCache(arguments.cache),

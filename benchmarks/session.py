@@ -66,14 +66,13 @@ def seconds(run: Callable[[], Any]) -> tuple[float, Any]:
 def before(segmenter: TrainableSegmenter, image: np.ndarray, region: tuple[slice, slice]) -> np.ndarray:
     """Classes of a region, with features computed anew in float32 and XGBoost's own prediction where it is one."""
     features, source = segmenter.features_, ArrayImage(image)
-    grid = features.grid(source, 0)
+    grids = features.grids(source, 0)
     assert features.classical
     assert features.deep
-    assert grid is not None
     margin = features.classical.halo
     pixels = features.seen_pixels(features.classical, source, 0, region)
     classical = features.classical(pixels)[margin : len(pixels) - margin, margin : pixels.shape[1] - margin]
-    deep = np.moveaxis(features.deep.upsample(grid, region), 0, -1)
+    deep = np.moveaxis(np.concatenate(list(features.deep.upsample(grids, region))), 0, -1)
     rows = np.concatenate([classical, deep], axis=-1).reshape(-1, classical.shape[-1] + deep.shape[-1])
     classifier = segmenter.classifier_
     if isinstance(classifier, Trees):

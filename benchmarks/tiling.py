@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 
 from alibi_dinov2.features.backbone import load_backbone
 from alibi_dinov2.features.deep_features import DeepFeatures
+from alibi_dinov2.features.multi_scale_features import MultiScaleFeatures
 from alibi_dinov2.io.files import sha256_of, write_json
 from alibi_dinov2.io.labels import read_labels
 from alibi_dinov2.io.open_image import open_image
@@ -64,12 +65,13 @@ def measure(image: np.ndarray, labels: np.ndarray, model: str) -> dict[str, floa
         segmenter = TrainableSegmenter(load_backbone(model)).fit(image, labels)
         deep = segmenter.features_.deep
         assert deep is not None
-        patch = max(deep.patch)
-        offset = (deep.window - deep.overlap) // 2 // patch * patch
+        finest, patch = deep.finest, max(max(scale.patch) for scale in deep.scales)
+        offset = (finest.window - finest.overlap) // 2 // patch * patch
         mask = done(segmenter.predict(image))
         moved = done(segmenter.predict(image[offset:, offset:]))
         side = -(-max(image.shape[:2]) // patch) * patch
-        whole = done(with_features(segmenter, image, deep=replace(deep, window=side)))
+        wide = MultiScaleFeatures(tuple(replace(scale, window=side) for scale in deep.scales))
+        whole = done(with_features(segmenter, image, deep=wide))
     return {
         "blocks": blocks,
         "moved": agreement(mask[offset:, offset:], moved),

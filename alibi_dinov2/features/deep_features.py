@@ -30,7 +30,7 @@ from alibi_dinov2.features.half_precision import half
 from alibi_dinov2.io.image_regions import ImageRegions, read_reflected
 from alibi_dinov2.io.tiles import Block, window_starts, window_weights
 
-Place: TypeAlias = tuple[int, int]
+Corner: TypeAlias = tuple[int, int]
 Window: TypeAlias = tuple[int, int, np.ndarray]
 CONSTANT = 1e-4  # a component that varies less over an image does so by rounding: over training images it has 1 or so
 MAX_PATCHES = 50_000  # that principal components are fitted on: 384 channels of them take 77 MB
@@ -78,7 +78,7 @@ def fit_reduction(features: np.ndarray, components: int) -> Reduction:
 
 @dataclass(frozen=True)
 class DeepFeatures:
-    """How deep features of pixels are made.
+    """How deep features of pixels are made. Pixels are those of the image, whatever the scale.
 
     Args:
         backbone: from `load_backbone`.
@@ -89,6 +89,8 @@ class DeepFeatures:
             right and both, which makes features twice as fine for four times the work.
         per_image: whether components are standardised in each image. It should be off where images differ in what they
             are of, such as one phase alone in some of them.
+        scale: pixels along the sides of what the backbone sees as one pixel, their mean. With 2 it sees the image at
+            half its size, so that a patch and a window are twice as wide.
 
     Raises:
         ValueError: a value is out of range.
@@ -100,14 +102,17 @@ class DeepFeatures:
     overlap: int = 112
     shifts: int = 1
     per_image: bool = True
+    scale: int = 1
 
     def __post_init__(self) -> None:
+        if not isinstance(self.scale, int) or self.scale < 1:
+            raise ValueError(f"The scale is {self.scale!r}; it must be 1, for the image as it is, or a larger integer.")
         if self.window < max(self.patch) or not 0 <= self.overlap < self.window // 2:
             raise ValueError(
                 f"A window of {self.window} pixels with an overlap of {self.overlap} was asked for; a window has "
                 f"{max(self.patch)} or more, and windows overlap by less than half."
             )
-        if patch_step(self.backbone) != self.patch:
+        if patch_step(self.backbone) != patch_shape(self.backbone):
             raise ValueError(
                 f"Patches of {self.backbone.name} overlap (patch_stride). For features of pixels use the model without "
                 "a patch_stride and shifts of 2 or more, which see all of a window at each place."
@@ -118,14 +123,15 @@ class DeepFeatures:
     @cached_property
     def patch(self) -> tuple[int, int]:
         """Height and width of a patch in pixels."""
-        return patch_shape(self.backbone)
+        height, width = patch_shape(self.backbone)
+        return height * self.scale, width * self.scale
 
     @cached_property
     def fingerprint(self) -> str:
         """Of the backbone: SHA-256 of its weights and configuration."""
         return backbone_fingerprint(self.backbone)
 
-    def places(self, shape: tuple[int, int]) -> list[Place]:
+    def places(self, shape: tuple[int, int]) -> list[Corner]:
         """Row and column, in patches, of the windows that cover an image of a height and width in pixels."""
         lengths = [-(-pixels // side) for pixels, side in zip(shape, self.patch, strict=True)]
         axes = [
@@ -148,13 +154,15 @@ class DeepFeatures:
         places = self.places(image.shape)
         # A bar for a single window would only flicker.
         hidden = not progress or len(places) == 1
-        for place in tqdm(places, "windows", unit="win", leave=False, disable=hidden):
-            yield *place, self.window_at(image, index, place, cache)
+        for corner in tqdm(places, "windows", unit="win", leave=False, disable=hidden):
+            yield *corner, self.window_at(image, index, corner, cache)
 
-    def window_at(self, image: ImageRegions, index: int, place: Place, cache: FeatureCache | MemoryCache) -> np.ndarray:
+    def window_at(
+        self, image: ImageRegions, index: int, corner: Corner, cache: FeatureCache | MemoryCache
+    ) -> np.ndarray:
         """Features `(s·h, s·w, D)` float32 of the window at a row and column, in patches; see `windows`."""
         height, width = (self.window // side * side for side in self.patch)
-        top, left = (start * side for start, side in zip(place, self.patch, strict=True))
+        top, left = (start * side for start, side in zip(corner, self.patch, strict=True))
         offsets = [range(0, side, side // self.shifts) for side in self.patch]
         shifted = [
             self.window_features(read_reflected(image, index, top + down, left + right, height, width), cache)
@@ -164,7 +172,7 @@ class DeepFeatures:
 
     def window_features(self, pixels: np.ndarray, cache: FeatureCache | MemoryCache) -> np.ndarray:
         """Features `(h, w, D)` float32, rounded to half precision, of a window `(H, W, 3)` uint8."""
-        image = Image.fromarray(pixels)
+        image = Image.fromarray(pixels).reduce(self.scale)
 
         def compute() -> np.ndarray:
             return half(next(dense_features(self.backbone, [image], min(image.size))))

@@ -5,14 +5,15 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import count
+from itertools import chain, count
 from threading import Lock
 
 import numpy as np
 import torch
 
-from alibi_dinov2.features.deep_features import DeepFeatures, Place, Reduction, Window
+from alibi_dinov2.features.deep_features import Reduction, Window
 from alibi_dinov2.features.feature_cache import FeatureCache, MemoryCache
+from alibi_dinov2.features.multi_scale_features import MultiScaleFeatures, Place
 from alibi_dinov2.io.image_regions import ImageRegions
 from alibi_dinov2.io.tiles import Block
 from alibi_dinov2.segmentation.fast_trees import PIXELS
@@ -25,19 +26,19 @@ MOST_THREADS = 4  # that classify blocks: Python, which one of them can run, is 
 
 
 @dataclass(frozen=True)
-class Grid:
+class Grids:
     """Reduced deep features of a slice.
 
     Attributes:
-        patches: `(h, w, n)` float32, 0 where no window was seen.
+        patches: `(h, w, n)` float32 for each scale, 0 where no window was seen.
         places: of the windows that were seen.
-        reduction: that was applied.
-        number: that no other grid has.
+        reductions: that were applied.
+        number: that no others have.
     """
 
-    patches: np.ndarray
+    patches: list[np.ndarray]
     places: frozenset[Place]
-    reduction: Reduction
+    reductions: tuple[Reduction, ...]
     number: int
 
 
@@ -59,7 +60,7 @@ class ImageFeatures:
 
     Args:
         image: any size.
-        features: which ones; unfitted, that is without a reduction, if nothing was learned yet.
+        features: which ones; unfitted, that is without reductions, if nothing was learned yet.
         cache: of the backbone's features on disk, if there is one.
         cache_bytes: that are kept in memory at most.
     """
@@ -72,13 +73,13 @@ class ImageFeatures:
         self.kept = MemoryCache(cache_bytes)
         self.lock, self.numbers = Lock(), count()
         self.known: dict[int, set[Place]] = {}
-        self.grids: dict[int, Grid] = {}
+        self.grids: dict[int, Grids] = {}
         self.coloured: dict[tuple[int, str], bool] = {}
         self.fitted_to: dict[int, frozenset[Place]] = {}
         self.colour = features.colour
 
     @property
-    def deep(self) -> DeepFeatures | None:
+    def deep(self) -> MultiScaleFeatures | None:
         """How deep features are made, if they are."""
         return self.features.deep
 
@@ -98,10 +99,9 @@ class ImageFeatures:
         """The windows and blocks of a slice that were not computed yet, or have been forgotten."""
         parts = []
         if deep := self.deep:
-            for row, column in self.places():
-                if ("window", index, (row, column)) not in self.kept:
-                    middle = (row * deep.patch[0] + deep.window / 2, column * deep.patch[1] + deep.window / 2)
-                    parts.append(Part(middle, partial(self.window, index, (row, column))))
+            for place in self.places():
+                if ("window", index, place) not in self.kept:
+                    parts.append(Part(deep.middle(place), partial(self.window, index, place)))
         if self.features.classical:
             for block in self.blocks():
                 if self.classical_key(index, block, self.seen_in_colour(index)) not in self.kept:
@@ -123,12 +123,13 @@ class ImageFeatures:
         return self.kept.bytes + self.kept.largest <= self.kept.limit
 
     def patches(self, index: int) -> np.ndarray:
-        """The backbone's features of a slice, `(s·h, s·w, D)` float32; of windows that overlap, those of the last."""
-        deep = self.deep
-        assert deep
+        """The backbone's features of a slice at the finest scale, `(s·h, s·w, D)` float32; of windows that overlap,
+        those of the last."""
+        assert self.deep
+        deep = self.deep.finest
         shape = [-(-pixels // side) * deep.shifts for pixels, side in zip(self.image.shape, deep.patch, strict=True)]
         found: np.ndarray | None = None
-        for row, column, features in self.windows(index, self.places()):
+        for row, column, features in self.windows(index, self.places(), 0):
             found = np.empty((*shape, features.shape[-1]), dtype=np.float32) if found is None else found
             where = found[row * deep.shifts :, column * deep.shifts :][: len(features), : features.shape[1]]
             where[...] = features[: where.shape[0], : where.shape[1]]
@@ -145,9 +146,11 @@ class ImageFeatures:
             self.known.setdefault(index, set()).add(place)
         return found.astype(np.float32)
 
-    def windows(self, index: int, places: Iterable[Place]) -> Iterable[Window]:
-        """Windows of a slice as `DeepFeatures.windows` gives them, in reading order."""
-        return ((*place, self.window(index, place)) for place in sorted(places))
+    def windows(self, index: int, places: Iterable[Place], number: int) -> Iterable[Window]:
+        """Windows of a slice at a scale, by its number, as `DeepFeatures.windows` gives them, in reading order."""
+        return (
+            (place.row, place.column, self.window(index, place)) for place in sorted(places) if place.number == number
+        )
 
     def is_known(self, index: int, place: Place) -> bool:
         """Whether a window has been seen."""
@@ -170,13 +173,7 @@ class ImageFeatures:
         Args:
             first, last: rows and columns of their first and their last pixels, `(n, 2)`.
         """
-        if self.deep is None:
-            return set()
-        patch, places = np.array(self.deep.patch), np.array(self.places())
-        # With the neighbours on both sides, between which features are interpolated.
-        ends = np.unique(np.concatenate([first // patch - 1, last // patch + 1], axis=1), axis=0)[:, None]
-        meets = (places <= ends[..., 2:]) & (places + self.deep.window // patch > ends[..., :2])
-        return {(int(row), int(column)) for row, column in places[meets.all(axis=2).any(axis=0)]}
+        return self.deep.covering(self.image.shape, first, last) if self.deep else set()
 
     def block_colour(self, index: int, block: Block) -> bool:
         """Whether a block has colour."""
@@ -200,32 +197,32 @@ class ImageFeatures:
         """Under which classical features of a block are kept."""
         return ("classical", index, str(block), colour)
 
-    def grid(self, features: PixelFeatures, index: int, needed: set[Place]) -> Grid | None:
+    def slice_grids(self, features: PixelFeatures, index: int, needed: set[Place]) -> Grids | None:
         """Reduced deep features of a slice; none without a backbone.
 
         Args:
-            features: whose reduction is applied.
+            features: whose reductions are applied.
             index: of the slice.
             needed: windows that must have been looked at.
         """
-        if features.deep is None or features.reduction is None:
+        if features.deep is None:
             return None
         self.look_at(index, needed)
         with self.lock:
             known = frozenset(self.known.get(index, ()))
             held = self.grids.get(index)
         complete = len(known) == len(self.places())
-        fits = held is not None and held.reduction is features.reduction and needed <= held.places
+        fits = held is not None and held.reductions is features.reductions and needed <= held.places
         if held is not None and fits and (not complete or held.places == known):
             return held
-        patches = features.deep.blend(self.image.shape, self.windows(index, known), features.reduction)
-        grid = Grid(patches, known, features.reduction, next(self.numbers))
+        patches = features.deep.blend(self.image.shape, partial(self.windows, index, known), features.reductions)
+        grids = Grids(patches, known, features.reductions, next(self.numbers))
         with self.lock:
             if held:
                 for block in self.blocks():
                     self.kept.discard(self.deep_key(index, block, held))
-            self.grids[index] = grid
-        return grid
+            self.grids[index] = grids
+        return grids
 
     def look_at(self, index: int, places: Iterable[Place]) -> None:
         """Send windows of a slice through the backbone, if they have not been yet."""
@@ -234,16 +231,16 @@ class ImageFeatures:
                 self.window(index, place)
 
     @staticmethod
-    def deep_key(index: int, block: Block, grid: Grid) -> tuple[object, ...]:
+    def deep_key(index: int, block: Block, grids: Grids) -> tuple[object, ...]:
         """Under which deep features of a block are kept."""
-        return ("deep", index, str(block), grid.number)
+        return ("deep", index, str(block), grids.number)
 
-    def columns(self, features: PixelFeatures, index: int, block: Block, grid: Grid | None) -> list[np.ndarray]:
+    def columns(self, features: PixelFeatures, index: int, block: Block, grids: Grids | None) -> list[np.ndarray]:
         """Features of a block, F planes `(h, w)` int16, as `PixelFeatures.columns` gives them."""
         found = list(self.classical(index, block, features.colour)) if features.classical else []
-        if grid:
-            patches = grid.patches
-            planes = self.kept.get(self.deep_key(index, block, grid), lambda: features.deep_planes(patches, block))
+        if grids:
+            patches = grids.patches
+            planes = self.kept.get(self.deep_key(index, block, grids), lambda: features.deep_planes(patches, block))
             found.extend(planes)
         if features.position:
             found.extend(features.position_planes(self.image.shape, block))
@@ -265,10 +262,13 @@ class ImageFeatures:
             self.look_at(index, self.under(pixels))
         with self.lock:
             seen = {index: frozenset(self.known[index]) for index, _ in chosen}
-        if self.features.reduction is None or self.is_outgrown(seen):
-            windows = (features for index, places in seen.items() for *_, features in self.windows(index, places))
-            reduction = self.deep.fit_windows(windows, [self.image.shape] * len(seen))
-            self.features, self.fitted_to = replace(self.features, reduction=reduction), seen
+        if not self.features.reductions or self.is_outgrown(seen):
+
+            def windows(number: int) -> Iterable[Window]:
+                return chain.from_iterable(self.windows(index, places, number) for index, places in seen.items())
+
+            reductions = self.deep.fit_windows(windows, [self.image.shape] * len(seen))
+            self.features, self.fitted_to = replace(self.features, reductions=reductions), seen
         return self.features
 
     def is_outgrown(self, seen: dict[int, frozenset[Place]]) -> bool:
@@ -282,9 +282,8 @@ class ImageFeatures:
         """Features of labelled pixels, `(n, F)` float32."""
         parts = []
         for found in labelled:
-            columns = partial(
-                self.columns, features, found.index, grid=self.grid(features, found.index, self.under(found.pixels))
-            )
+            grids = self.slice_grids(features, found.index, self.under(found.pixels))
+            columns = partial(self.columns, features, found.index, grids=grids)
             parts.append(gather(self.blocks(), found.pixels, columns))
         return np.concatenate(parts)
 
@@ -299,7 +298,7 @@ class ImageFeatures:
             region: rows and columns.
             step: every so many rows and columns are classified; pixels between them get what their neighbour has.
         """
-        grid = self.grid(features, index, self.over(region))
+        grids = self.slice_grids(features, index, self.over(region))
         lengths = [span.stop - span.start for span in region]
         looked_at = [
             np.arange(span.start + min(step // 2, length - 1), span.stop, step)
@@ -309,7 +308,7 @@ class ImageFeatures:
 
         def classify(batch: Sequence[tuple[Block, Block, Block]]) -> None:
             parts = [
-                [plane[source] for plane in self.columns(features, index, block, grid)] for block, source, _ in batch
+                [plane[source] for plane in self.columns(features, index, block, grids)] for block, source, _ in batch
             ]
             columns = [
                 np.concatenate([plane.reshape(1, -1) for plane in planes], axis=1)

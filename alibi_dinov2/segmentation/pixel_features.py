@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 
 from alibi_dinov2.features.classical_features import ClassicalFeatures
-from alibi_dinov2.features.deep_features import DeepFeatures, Reduction
+from alibi_dinov2.features.deep_features import Reduction
 from alibi_dinov2.features.feature_cache import FeatureCache, MemoryCache
 from alibi_dinov2.features.half_precision import from_ordered, to_ordered
+from alibi_dinov2.features.multi_scale_features import MultiScaleFeatures
 from alibi_dinov2.features.position_features import position_features
 from alibi_dinov2.io.image_regions import ImageRegions, read_reflected
 from alibi_dinov2.io.tiles import Block, blocks
@@ -30,7 +31,7 @@ class PixelFeatures:
     Attributes:
         classical: which classical features; none for deep features alone.
         deep: how deep features are made; none without a backbone.
-        reduction: of the deep features, fitted; none without a backbone.
+        reductions: of the deep features at each scale, fitted; none without a backbone, or before.
         colour: whether images are seen in colour or in grey.
         cache: of what the backbone gave.
         block_cache: of classical features of blocks, under the pixels that they depend on: those that were learned from
@@ -41,8 +42,8 @@ class PixelFeatures:
     """
 
     classical: ClassicalFeatures | None
-    deep: DeepFeatures | None
-    reduction: Reduction | None
+    deep: MultiScaleFeatures | None
+    reductions: tuple[Reduction, ...]
     colour: bool
     cache: FeatureCache | MemoryCache
     block_cache: MemoryCache
@@ -61,7 +62,7 @@ class PixelFeatures:
         classical ones. Position is in every view: who asks for it trusts it.
         """
         level = self.classical.level(3 if self.colour else 1) if self.classical else np.zeros(0, dtype=bool)
-        deep = len(self.reduction.components) if self.reduction else 0
+        deep = sum(len(reduction.components) for reduction in self.reductions)
         others = np.zeros(deep + len(self.position), dtype=bool)
         level, classical = (np.append(part, others) for part in (level, np.ones_like(level)))
         views = [np.ones_like(level), ~level, *([~classical] if deep else [])]
@@ -71,21 +72,20 @@ class PixelFeatures:
             if view.any() and not any(np.array_equal(view, other) for other in views[:number])
         ]
 
-    def grid(self, image: ImageRegions, index: int) -> np.ndarray | None:
-        """Reduced deep features of a slice, `(h, w, n)` float32, a vector for each patch; none without a backbone."""
-        if self.deep is None or self.reduction is None:
-            return None
-        return self.deep.grid(image, index, self.reduction, self.cache, self.progress)
+    def grids(self, image: ImageRegions, index: int) -> list[np.ndarray]:
+        """Reduced deep features of a slice, `(h, w, n)` float32 for each scale, a vector for each patch; none without a
+        backbone."""
+        return self.deep.grid(image, index, self.reductions, self.cache, self.progress) if self.deep else []
 
     def columns(
-        self, image: ImageRegions, index: int, block: Block, grid: np.ndarray | None, keep: bool = False
+        self, image: ImageRegions, index: int, block: Block, grids: Sequence[np.ndarray], keep: bool = False
     ) -> list[np.ndarray]:
         """Features of the pixels of a block: F planes `(h, w)` int16, classical, deep, position.
 
         Args:
             image, index: a slice.
             block: rows and columns.
-            grid: of the slice.
+            grids: of the slice.
             keep: whether to remember the classical ones.
         """
         found: list[np.ndarray] = []
@@ -93,21 +93,21 @@ class PixelFeatures:
             pixels = self.seen_pixels(self.classical, image, index, block)
             digest = hashlib.sha256(f"{self.classical} {pixels.shape}".encode() + pixels.tobytes()).hexdigest()
             found.extend(self.block_cache.get(digest, lambda: self.classical_planes(pixels), keep))
-        if grid is not None:
-            found.extend(self.deep_planes(grid, block))
+        if grids:
+            found.extend(self.deep_planes(grids, block))
         if self.position:
             found.extend(self.position_planes(image.shape, block))
         return found
 
-    def block(self, image: ImageRegions, index: int, block: Block, grid: np.ndarray | None) -> np.ndarray:
+    def block(self, image: ImageRegions, index: int, block: Block, grids: Sequence[np.ndarray]) -> np.ndarray:
         """Features of the pixels of a block, `(h, w, F)` float32; see `columns`."""
-        return from_ordered(np.stack(self.columns(image, index, block, grid), axis=-1))
+        return from_ordered(np.stack(self.columns(image, index, block, grids), axis=-1))
 
     def of_slice(self, image: ImageRegions, index: int) -> Iterator[tuple[Block, np.ndarray]]:
         """The blocks of a slice and their features."""
-        grid = self.grid(image, index)
+        grids = self.grids(image, index)
         for block in self.blocks(image.shape):
-            yield block, self.block(image, index, block, grid)
+            yield block, self.block(image, index, block, grids)
 
     def of_pixels(self, image: ImageRegions, index: int, pixels: np.ndarray) -> np.ndarray:
         """Features `(n, F)` float32 of some pixels of a slice; the classical ones of their blocks are remembered.
@@ -115,9 +115,9 @@ class PixelFeatures:
         Args:
             pixels: rows and columns, `(n, 2)`, at least one.
         """
-        grid = self.grid(image, index)
+        grids = self.grids(image, index)
         return gather(
-            self.blocks(image.shape), pixels, lambda block: self.columns(image, index, block, grid, keep=True)
+            self.blocks(image.shape), pixels, lambda block: self.columns(image, index, block, grids, keep=True)
         )
 
     def seen_pixels(self, classical: ClassicalFeatures, image: ImageRegions, index: int, block: Block) -> np.ndarray:
@@ -137,10 +137,10 @@ class PixelFeatures:
         planes = torch.from_numpy(to_ordered(inside)).flatten(0, 1).T.contiguous().numpy()
         return planes.reshape(-1, *inside.shape[:2])
 
-    def deep_planes(self, grid: np.ndarray, block: Block) -> np.ndarray:
-        """Deep features of a block `(n, h, w)` int16, from the grid of its slice."""
+    def deep_planes(self, grids: Sequence[np.ndarray], block: Block) -> np.ndarray:
+        """Deep features of a block `(n, h, w)` int16, from the grids of its slice."""
         assert self.deep
-        return to_ordered(self.deep.upsample(grid, block))
+        return np.concatenate([to_ordered(planes) for planes in self.deep.upsample(grids, block)])
 
     def position_planes(self, shape: tuple[int, int], block: Block) -> np.ndarray:
         """Where the pixels of a block are in an image of that height and width, `(p, h, w)` int16."""

@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,7 +27,7 @@ from alibi_dinov2.segmentation.pixel_classifiers import PixelClassifier, load_cl
 from modeling_alibi_dinov2.contrast import Contrast
 
 FORMAT = 1  # raised when what is saved changes its meaning
-SETTINGS, REDUCTION = "segmenter.json", "reduction.safetensors"
+SETTINGS = "segmenter.json"
 LIBRARIES = ("numpy", "scikit-image", "scikit-learn", "torch", "transformers", "xgboost")
 WAY_OUT = "Take an intact copy, or fit and save the segmenter again."
 
@@ -131,16 +132,21 @@ class SavedSettings:
 
 @dataclass(frozen=True)
 class SavedSegmenter:
-    """A saved segmenter: its settings, its reduction of deep features, if it has one, and its classifier."""
+    """A saved segmenter: its settings, its reductions of deep features, one for each scale, and its classifier."""
 
     settings: SavedSettings
-    reduction: Reduction | None
+    reductions: tuple[Reduction, ...]
     classifier: PixelClassifier
 
 
 def library_versions() -> dict[str, str]:
     """Versions of what a segmenter depends on."""
     return {name: version(name) for name in LIBRARIES}
+
+
+def reduction_file(number: int) -> str:
+    """Name of the file with the reduction at a scale, by its number; there was but one once."""
+    return f"reduction-{number}.safetensors" if number else "reduction.safetensors"
 
 
 def as_json(value: Any) -> Any:
@@ -151,14 +157,14 @@ def as_json(value: Any) -> Any:
 
 
 def write_segmenter(
-    folder: Path, facts: Mapping[str, Any], reduction: Reduction | None, classifier: PixelClassifier
+    folder: Path, facts: Mapping[str, Any], reductions: Sequence[Reduction], classifier: PixelClassifier
 ) -> SavedSettings:
     """Write a segmenter into a new folder, whole or not at all.
 
     Args:
         folder: must not exist, or be empty.
         facts: the fields of `SavedSettings` but for `files` and `versions`.
-        reduction, classifier: of the segmenter.
+        reductions, classifier: of the segmenter.
 
     Raises:
         ValueError: the classifier cannot be saved.
@@ -166,8 +172,8 @@ def write_segmenter(
         OSError: it cannot be written to, or the disk is full.
     """
     with new_folder(folder) as temporary:
-        if reduction:
-            save_file(vars(reduction), temporary / REDUCTION)
+        for number, reduction in enumerate(reductions):
+            save_file(vars(reduction), temporary / reduction_file(number))
         classifier.save(temporary)
         files = {path.name: sha256_of(path) for path in sorted(temporary.iterdir())}
         settings = SavedSettings(**facts, files=files, versions=library_versions())
@@ -212,8 +218,9 @@ def read_segmenter(folder: Path) -> SavedSegmenter:
         if not path.is_file() or sha256_of(path) != checksum:
             raise ValueError(f"{path} is missing, damaged or edited. {WAY_OUT}")
     try:
-        reduction = Reduction(**load_file(folder / REDUCTION)) if REDUCTION in settings.files else None
+        names = takewhile(settings.files.__contains__, map(reduction_file, count()))
+        reductions = tuple(Reduction(**load_file(folder / name)) for name in names)
         classifier = load_classifier(settings.parameters["classifier"], folder)
     except (SafetensorError, TypeError, LookupError, FileNotFoundError) as error:
         raise ValueError(f"{folder} holds what does not fit together ({error}). {WAY_OUT}") from error
-    return SavedSegmenter(settings, reduction, classifier)
+    return SavedSegmenter(settings, reductions, classifier)

@@ -19,6 +19,7 @@ from alibi_dinov2.features.backbone import Backbone
 from alibi_dinov2.features.classical_features import ClassicalFeatures
 from alibi_dinov2.features.deep_features import DeepFeatures
 from alibi_dinov2.features.feature_cache import FeatureCache, MemoryCache
+from alibi_dinov2.features.multi_scale_features import SCALES, MultiScaleFeatures
 from alibi_dinov2.features.position_features import require_positions
 from alibi_dinov2.io.channels import Channel
 from alibi_dinov2.io.image_regions import ImageRegions, Images, as_images, fit_contrast
@@ -45,7 +46,7 @@ class TrainableSegmenter(BaseEstimator):
         backbone: for deep features, from `load_backbone`; none for classical features alone.
         classical: which classical features; none for deep features alone.
         classifier: one of `CLASSIFIERS`.
-        components, window, overlap, shifts, per_image: of the deep features, see `DeepFeatures`.
+        components, window, overlap, shifts, per_image, scales: of the deep features, see `MultiScaleFeatures.of`.
         position: which of `POSITIONS` a pixel's features have beside them: `row`, `column`, `border`. They are for
             classes that follow position, such as layers; anywhere else they mislead.
         guided_radius: pixels, of the guided filter that brings the borders of classes to the edges in the image; 0 for
@@ -78,6 +79,7 @@ class TrainableSegmenter(BaseEstimator):
         overlap: int = DeepFeatures.overlap,
         shifts: int = DeepFeatures.shifts,
         per_image: bool = DeepFeatures.per_image,
+        scales: Sequence[int] = SCALES,
         position: Sequence[str] = (),
         guided_radius: int = RADIUS,
         max_pixels: int = 50_000,
@@ -97,6 +99,7 @@ class TrainableSegmenter(BaseEstimator):
         self.overlap = overlap
         self.shifts = shifts
         self.per_image = per_image
+        self.scales = scales
         self.position = position
         self.guided_radius = guided_radius
         self.max_pixels = max_pixels
@@ -170,7 +173,7 @@ class TrainableSegmenter(BaseEstimator):
         self.identity_: str | None = None
         return self
 
-    def deep_features(self) -> DeepFeatures | None:
+    def deep_features(self) -> MultiScaleFeatures | None:
         """How deep features are made, if they are; all settings are checked.
 
         Raises:
@@ -187,16 +190,18 @@ class TrainableSegmenter(BaseEstimator):
             raise ValueError(f"max_pixels is {self.max_pixels}; it must be 2 or more.")
         if self.backbone is None:
             return None
-        return DeepFeatures(self.backbone, self.components, self.window, self.overlap, self.shifts, self.per_image)
+        return MultiScaleFeatures.of(
+            self.backbone, self.components, self.window, self.overlap, self.shifts, self.per_image, self.scales
+        )
 
     def unfitted_features(
-        self, deep: DeepFeatures | None, cache: FeatureCache | MemoryCache, block_cache: MemoryCache
+        self, deep: MultiScaleFeatures | None, cache: FeatureCache | MemoryCache, block_cache: MemoryCache
     ) -> PixelFeatures:
         """Features of pixels by the settings, still without a reduction; caches as `PixelFeatures` has them."""
-        return PixelFeatures(self.classical, deep, None, False, cache, block_cache, self.progress, tuple(self.position))
+        return PixelFeatures(self.classical, deep, (), False, cache, block_cache, self.progress, tuple(self.position))
 
     def fit_features(
-        self, sources: Sequence[ImageRegions], labelled: Sequence[LabelledPixels], deep: DeepFeatures | None
+        self, sources: Sequence[ImageRegions], labelled: Sequence[LabelledPixels], deep: MultiScaleFeatures | None
     ) -> PixelFeatures:
         """Fit the features to images, of which some pixels are labelled."""
         # Of the last fit, whether or not it came to its end: caches, and a backbone whose weights need no second hash.
@@ -214,8 +219,8 @@ class TrainableSegmenter(BaseEstimator):
             for found in labelled
             for block, _ in by_block(features.blocks(found.source.shape), found.pixels)
         )
-        reduction = deep.fit(sources, features.cache, self.progress) if deep else None
-        return replace(features, colour=colour, reduction=reduction)
+        reductions = deep.fit(sources, features.cache, self.progress) if deep else ()
+        return replace(features, colour=colour, reductions=reductions)
 
     def predict(self, image: np.ndarray | Image.Image | ImageRegions) -> np.ndarray:
         """The class of every pixel, of `classes_`: `(H, W)` uint8, of a stack of several slices `(slices, H, W)`.
@@ -276,28 +281,30 @@ class TrainableSegmenter(BaseEstimator):
         """
         self.require_fitted()
         (image,) = as_images(image, self.contrast_)
-        grid = None
+        grids = None
         for number, block in enumerate(self.features_.blocks(image.shape)):
             if skip and skip(number):
                 continue
             # Computed once a block is wanted, and asked for only then: others may have done the rest meanwhile.
-            grid = self.features_.grid(image, index) if grid is None else grid
-            yield number, block, self.block_probabilities(image, index, block, grid)
+            grids = self.features_.grids(image, index) if grids is None else grids
+            yield number, block, self.block_probabilities(image, index, block, grids)
 
-    def block_probabilities(self, image: ImageRegions, index: int, block: Block, grid: np.ndarray | None) -> np.ndarray:
+    def block_probabilities(
+        self, image: ImageRegions, index: int, block: Block, grids: Sequence[np.ndarray]
+    ) -> np.ndarray:
         """Probabilities of the pixels of any block of a slice, `(h, w, K)` float32.
 
         Args:
             image, index: the slice, in the contrast `contrast_`.
             block: rows and columns.
-            grid: of the slice, from `features_.grid`.
+            grids: of the slice, from `features_.grids`.
         """
         return follow_edges(
             image,
             index,
             block,
             self.guided_radius,
-            lambda wide: self.classifier_.predict_columns(self.features_.columns(image, index, wide, grid)),
+            lambda wide: self.classifier_.predict_columns(self.features_.columns(image, index, wide, grids)),
         )
 
     def require_fitted(self) -> None:
@@ -335,7 +342,7 @@ class TrainableSegmenter(BaseEstimator):
             "colour": self.features_.colour,
             "contrast": self.contrast_.to_dict(),
         }
-        self.identity_ = write_segmenter(folder, facts, self.features_.reduction, self.classifier_).checksum
+        self.identity_ = write_segmenter(folder, facts, self.features_.reductions, self.classifier_).checksum
 
     @classmethod
     def load(
@@ -368,8 +375,8 @@ class TrainableSegmenter(BaseEstimator):
             backbone = settings.backbone.load(folder, device)
         classical = ClassicalFeatures(**settings.classical) if settings.classical else None
         try:
-            # One that was saved before there was a filter goes on predicting without it.
-            parameters = {"guided_radius": 0} | settings.parameters
+            # One that was saved before there was a filter, or a second scale, goes on predicting without it.
+            parameters: dict[str, Any] = {"guided_radius": 0, "scales": [1]} | settings.parameters
             if isinstance(parameters.get("contrast"), dict):
                 parameters["contrast"] = Contrast.from_dict(parameters["contrast"])
             segmenter = cls(backbone, classical, cache=cache, progress=progress, **parameters)
@@ -384,6 +391,6 @@ class TrainableSegmenter(BaseEstimator):
         segmenter.classes_ = np.array(settings.classes, dtype=np.uint8)
         segmenter.contrast_ = Contrast.from_dict(settings.contrast)
         unfitted = segmenter.unfitted_features(deep, cache or MemoryCache(), MemoryCache())
-        segmenter.features_ = replace(unfitted, reduction=saved.reduction, colour=settings.colour)
+        segmenter.features_ = replace(unfitted, reductions=saved.reductions, colour=settings.colour)
         segmenter.classifier_, segmenter.identity_ = saved.classifier, settings.checksum
         return segmenter

@@ -271,8 +271,8 @@ class Session:
             raise ValueError(f"The pixel ({row}, {column}) lies outside of the image of {self.image.shape}.")
         grid = self.patches(index)
         unit = grid / np.maximum(np.linalg.norm(grid, axis=-1, keepdims=True), np.finfo(np.float32).tiny)
-        deep = self.features.deep
-        assert deep
+        assert self.features.deep
+        deep = self.features.deep.finest
         at = [place * deep.shifts // side for place, side in zip((row, column), deep.patch, strict=True)]
         return (unit @ unit[tuple(at)]).clip(-1, 1)
 

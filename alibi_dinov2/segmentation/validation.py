@@ -251,10 +251,10 @@ def predict_pixels(segmenter: TrainableSegmenter, image: ImageRegions, index: in
         image, index: the slice, in the contrast of the segmenter.
         pixels: rows and columns, `(n, 2)`.
     """
-    found, grid = np.empty(len(pixels), dtype=np.uint8), segmenter.features_.grid(image, index)
+    found, grids = np.empty(len(pixels), dtype=np.uint8), segmenter.features_.grids(image, index)
     for _, chosen in by_block(segmenter.features_.blocks(image.shape), pixels):
         first, last = pixels[chosen].min(axis=0), pixels[chosen].max(axis=0) + 1
         box = (slice(first[0], last[0]), slice(first[1], last[1]))
-        classes = segmenter.block_probabilities(image, index, box, grid).argmax(axis=-1)
+        classes = segmenter.block_probabilities(image, index, box, grids).argmax(axis=-1)
         found[chosen] = segmenter.classes_[classes[tuple((pixels[chosen] - first).T)]]
     return found

@@ -24,6 +24,7 @@ def comparison_parser(description: str | None) -> argparse.ArgumentParser:
         "--window", type=int, default=DeepFeatures.window, help="side in pixels of what a model sees at once"
     )
     parser.add_argument("--overlap", type=int, default=DeepFeatures.overlap, help="of neighbouring windows in pixels")
+    parser.add_argument("--scales", nargs="+", type=int, default=[1], help="see images at 1, 2, … of their pixels")
     add_cache_options(parser)
     parser.add_argument("--output-folder", type=Path, required=True, help="for a result record (JSON) of each model")
     parser.add_argument("--figure", type=Path, required=True, help="file for the picture (PNG)")
@@ -42,7 +43,7 @@ def labelled_image_parser(description: str | None) -> argparse.ArgumentParser:
 
 def segmenter_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """The settings of a `TrainableSegmenter` by the options of `comparison_parser`, unfiltered as in the paper."""
-    found = {name: getattr(arguments, name) for name in ("classifier", "components", "window", "overlap")}
+    found = {name: getattr(arguments, name) for name in ("classifier", "components", "window", "overlap", "scales")}
     return found | {"guided_radius": 0}
 
 

@@ -2,7 +2,7 @@
 """Ways from features of patches to classes of pixels that `edges.py` compares, and how long they take."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
@@ -59,22 +59,26 @@ def guide_of(image: np.ndarray) -> np.ndarray:
     return image.mean(axis=-1, dtype=np.float32) / 255
 
 
-def grid_of(segmenter: TrainableSegmenter, image: np.ndarray) -> np.ndarray:
-    """Reduced deep features of the patches of an image `(H, W, 3)`, `(h, w, n)`."""
-    grid = segmenter.features_.grid(ArrayImage(image), 0)
-    assert grid is not None
-    return grid
+def grids_of(segmenter: TrainableSegmenter, image: np.ndarray) -> list[np.ndarray]:
+    """Reduced deep features of the patches of an image `(H, W, 3)`, `(h, w, n)` for each scale."""
+    return segmenter.features_.grids(ArrayImage(image), 0)
 
 
-def deep_pixels(method: Method, segmenter: TrainableSegmenter, grid: np.ndarray, guide: np.ndarray) -> np.ndarray:
+def deep_pixels(
+    method: Method, segmenter: TrainableSegmenter, grids: Sequence[np.ndarray], guide: np.ndarray
+) -> np.ndarray:
     """Deep features `(H, W, n)` of all pixels of an image, as a method makes them of those of its patches."""
     deep = segmenter.features_.deep
     assert deep is not None
     if method.bilateral is not None:
-        pixels = joint_bilateral(guide, grid, deep.patch, method.bilateral)
+        found = [
+            joint_bilateral(guide, grid, scale.patch, method.bilateral)
+            for scale, grid in zip(deep.scales, grids, strict=True)
+        ]
     else:
         whole = (slice(0, guide.shape[0]), slice(0, guide.shape[1]))
-        pixels = np.moveaxis(deep.upsample(grid, whole), 0, -1)
+        found = [np.moveaxis(planes, 0, -1) for planes in deep.upsample(grids, whole)]
+    pixels = np.concatenate(found, axis=-1)
     return guided_filter(guide, pixels, method.features) if method.features else pixels
 
 
@@ -89,7 +93,7 @@ def with_classical(segmenter: TrainableSegmenter, image: np.ndarray, deep: np.nd
     if found.classical is None:
         return deep
     block = (slice(0, image.shape[0]), slice(0, image.shape[1]))
-    return np.concatenate([found.block(ArrayImage(image), 0, block, grid=None), deep], axis=-1)
+    return np.concatenate([found.block(ArrayImage(image), 0, block, grids=[]), deep], axis=-1)
 
 
 def filtered(method: Method, guide: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -112,14 +116,14 @@ def seconds_per_megapixel(
     for shifts in {method.shifts for method in METHODS.values()}:
         segmenter = TrainableSegmenter(backbone, None, shifts=shifts, **settings).fit(image, strokes)
         forgetful = replace(segmenter.features_, cache=MemoryCache(0))
-        of_backbone[shifts] = seconds(partial(forgetful.grid, ArrayImage(image), 0))
+        of_backbone[shifts] = seconds(partial(forgetful.grids, ArrayImage(image), 0))
         segmenters[shifts] = segmenter
 
-    def refine(method: Method, grid: np.ndarray) -> None:
-        deep_pixels(method, segmenters[method.shifts], grid, guide)
+    def refine(method: Method, grids: Sequence[np.ndarray]) -> None:
+        deep_pixels(method, segmenters[method.shifts], grids, guide)
         filtered(method, guide, probabilities)
 
-    grids = {shifts: grid_of(segmenter, image) for shifts, segmenter in segmenters.items()}
+    grids = {shifts: grids_of(segmenter, image) for shifts, segmenter in segmenters.items()}
     return {
         name: (of_backbone[method.shifts] + seconds(partial(refine, method, grids[method.shifts]))) / (guide.size / 1e6)
         for name, method in METHODS.items()

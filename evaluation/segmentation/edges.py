@@ -51,7 +51,7 @@ from evaluation.segmentation.edge_methods import (
     METHODS,
     deep_pixels,
     filtered,
-    grid_of,
+    grids_of,
     guide_of,
     kind_of,
     seconds_per_megapixel,
@@ -118,7 +118,7 @@ def predictions(
         if known not in probabilities:
             segmenter = segmenters[method.shifts]
             pixels = [
-                with_classical(segmenter, image, deep_pixels(known, segmenter, grid_of(segmenter, image), guide))
+                with_classical(segmenter, image, deep_pixels(known, segmenter, grids_of(segmenter, image), guide))
                 for image, guide in zip((*task.train, *task.test), guides, strict=True)
             ]
             learned = np.concatenate([found[drawn > 0] for found, drawn in zip(pixels, task.strokes, strict=False)])

@@ -319,7 +319,7 @@ def measure(
             "backbone": deep and deep.fingerprint,
             "data": [train_facts.fingerprint, facts.fingerprint],
             "features": [segmenter.classical and asdict(segmenter.classical), settings],
-            "deep": deep and deep.per_image,
+            "deep": deep and segmenter.per_image,
             "guided_radius": segmenter.guided_radius,
             "versions": library_versions(),
         }

@@ -89,8 +89,8 @@ def segmentation(fixtures: Fixtures, name: str, pixels: np.ndarray, labels: np.n
     """What the backbone gives for the windows of an image, and what segmenter and pictures make of it."""
     backbone = load_backbone(model)
     cache = MemoryCache()
-    # The page does not filter what it predicts.
-    segmenter = TrainableSegmenter(backbone, CLASSICAL, "logistic-regression", guided_radius=0, cache=cache)
+    # The page sees images at one scale, and does not filter what it predicts.
+    segmenter = TrainableSegmenter(backbone, CLASSICAL, "logistic-regression", scales=[1], guided_radius=0, cache=cache)
     probabilities = segmenter.fit(pixels, labels).predict_proba(pixels)
     source, deep = ArrayImage(pixels), DeepFeatures(backbone)
     windows = list(deep.windows(source, 0, cache))
@@ -100,7 +100,7 @@ def segmentation(fixtures: Fixtures, name: str, pixels: np.ndarray, labels: np.n
     row, column, _ = windows[-1]
     seen = read_reflected(source, 0, row * 14, column * 14, 518, 518)
     fixtures.add(f"{name}-last-window", seen)
-    fixtures.add(f"{name}-grid", segmenter.features_.grid(source, 0))
+    fixtures.add(f"{name}-grid", segmenter.features_.grids(source, 0)[0])
     fixtures.add(f"{name}-classes", segmenter.classes_[probabilities.argmax(axis=-1)])
     uncertain = uncertainty(probabilities)
     fixtures.add(f"{name}-uncertainty", uncertain)

@@ -18,13 +18,7 @@ from alibi_dinov2.features.classical_features import ClassicalFeatures
 from alibi_dinov2.features.feature_cache import FeatureCache
 from alibi_dinov2.segmentation.pixel_classifiers import CLASSIFIERS, Samples, StrokeForest, fit_classifier
 from alibi_dinov2.segmentation.stroke_forest import Growth
-from evaluation.segmentation.benchmark.further_features import (
-    FILTERS,
-    PROJECTIONS,
-    FurtherFilters,
-    WiderView,
-    project,
-)
+from evaluation.segmentation.benchmark.further_features import FILTERS, PROJECTIONS, FurtherFilters, project
 from evaluation.segmentation.benchmark.pixels import Features, SegmenterFeatures, scikit_image_features
 
 DEFAULT = CLASSIFIERS[0]
@@ -91,11 +85,10 @@ def feature_makers(model: Backbone, teacher: Backbone | None, cache: FeatureCach
     """What makes the features that contenders name."""
     classical = ClassicalFeatures()
     both = SegmenterFeatures(model, classical, cache)
-    deep = SegmenterFeatures(model, None, cache)
     makers: dict[str, Features] = {
         "both": both,
         "classical": SegmenterFeatures(None, classical, cache),
-        "deep": deep,
+        "deep": SegmenterFeatures(model, None, cache),
         "scikit-image": scikit_image_features,
         "both, 5 components": SegmenterFeatures(model, classical, cache, {"components": 5}),
         "both, 16 components": SegmenterFeatures(model, classical, cache, {"components": 16}),
@@ -103,7 +96,8 @@ def feature_makers(model: Backbone, teacher: Backbone | None, cache: FeatureCach
         "both, sigma to 32": SegmenterFeatures(model, ClassicalFeatures((1, 2, 4, 8, 16, 32)), cache),
         "both, sigma to 8": SegmenterFeatures(model, ClassicalFeatures((1, 2, 4, 8)), cache),
         "both, 48 components": SegmenterFeatures(model, classical, cache, {"components": 48}),
-        "both, half the size": WiderView(both, deep),
+        "both, full size": SegmenterFeatures(model, classical, cache, {"scales": [1]}),
+        "both, to a quarter of the size": SegmenterFeatures(model, classical, cache, {"scales": [1, 2, 4]}),
         **{f"both, {name}": FurtherFilters(both, name) for name in FILTERS},
     }
     if teacher:
@@ -142,13 +136,14 @@ TRIALS: Mapping[str, list[Contender]] = {
         *(Contender(f"and {name}", f"both, {name}") for name in FILTERS),
     ],
     "joining": [
-        Contender("9 components, views", "both"),
-        Contender("9 components, no views", "both", views=False),
-        Contender("5 components, views", "both, 5 components"),
-        Contender("16 components, views", "both, 16 components"),
+        Contender("9 components of full and half size each, views", "both"),
+        Contender("9 components of each, no views", "both", views=False),
+        Contender("5 components of each, views", "both, 5 components"),
+        Contender("16 components of each, views", "both, 16 components"),
         Contender("not per image, views", "both, not per image"),
-        *(Contender(f"{name} of 48 components, views", "both, 48 components", name) for name in PROJECTIONS),
-        Contender("and 9 components at half the size, views", "both, half the size"),
+        *(Contender(f"{name} of 48 components of each, views", "both, 48 components", name) for name in PROJECTIONS),
+        Contender("full size alone, views", "both, full size"),
+        Contender("full, half and quarter size, views", "both, to a quarter of the size"),
         Contender("classical alone", "classical"),
         Contender("deep alone", "deep"),
     ],

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Features that the segmenter does not have, tried beside its own: filters, a wider view, components from labels."""
+"""Features that the segmenter does not have, tried beside its own: filters, components from labels."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 from scipy.ndimage import maximum_filter, median_filter, minimum_filter
 from scipy.signal import fftconvolve
 from skimage.feature import structure_tensor, structure_tensor_eigenvalues
@@ -61,15 +60,6 @@ FILTERS: dict[str, Callable[[np.ndarray], list[np.ndarray]]] = {
 }
 
 
-def behind(seen: Seen, further: Sequence[np.ndarray], views: int) -> Seen:
-    """Further features of each image, `(n, f)`, behind those that are seen, and in so many of the first views."""
-    found = [
-        np.concatenate([own, more.astype(np.float32)], axis=1) for own, more in zip(seen.features, further, strict=True)
-    ]
-    numbers = np.arange(seen.features[0].shape[1], found[0].shape[1])
-    return Seen(found, [*(np.append(view, numbers) for view in seen.views[:views]), *seen.views[views:]])
-
-
 @dataclass(frozen=True)
 class FurtherFilters:
     """What a segmenter sees of pixels, and further filters, in every view but that of deep features alone.
@@ -84,40 +74,19 @@ class FurtherFilters:
 
     def __call__(self, images: Sequence[np.ndarray], places: Sequence[np.ndarray], drawn: int) -> Seen:
         seen = self.own(images, places, drawn)
-        further = [
-            np.stack([plane[tuple(where.T)] for plane in FILTERS[self.name](image.mean(axis=-1) / 255)], axis=-1)
-            for image, where in zip(images, places, strict=True)
-        ]
-        return behind(seen, further, len(seen.views) - 1)
+        found = []
+        for own, image, where in zip(seen.features, images, places, strict=True):
+            planes = FILTERS[self.name](image.mean(axis=-1) / 255)
+            further = np.stack([plane[tuple(where.T)] for plane in planes], axis=-1)
+            found.append(np.concatenate([own, further.astype(np.float32)], axis=1))
+        numbers = np.arange(seen.features[0].shape[1], found[0].shape[1])
+        *views, deep = seen.views
+        return Seen(found, [*(np.append(view, numbers) for view in views), deep])
 
     @property
     def facts(self) -> object:
         """What the features depend on, as JSON values."""
         return [self.own.facts, self.name]
-
-
-@dataclass(frozen=True)
-class WiderView:
-    """What a segmenter sees of pixels, and deep features of the images at half their size, in every view.
-
-    Attributes:
-        own: the segmenter's, classical and deep.
-        half: deep ones alone.
-    """
-
-    own: SegmenterFeatures
-    half: SegmenterFeatures
-
-    def __call__(self, images: Sequence[np.ndarray], places: Sequence[np.ndarray], drawn: int) -> Seen:
-        seen = self.own(images, places, drawn)
-        small = [np.asarray(Image.fromarray(image).reduce(2)) for image in images]
-        wide = self.half(small, [where // 2 for where in places], drawn)
-        return behind(seen, wide.features, len(seen.views))
-
-    @property
-    def facts(self) -> object:
-        """What the features depend on, as JSON values."""
-        return [self.own.facts, self.half.facts, "half"]
 
 
 def partial_least_squares(deep: np.ndarray, classes: np.ndarray) -> Projection:

@@ -195,9 +195,10 @@ class SegmenterFeatures:
     @property
     def facts(self) -> object:
         """What the features depend on, as JSON values."""
-        deep = self.segmenter.deep_features()
+        segmenter, deep = self.segmenter, self.segmenter.deep_features()
+        scales = deep and [segmenter.per_image, list(segmenter.scales)]
         classical = self.classical and asdict(self.classical)
-        return [deep and deep.fingerprint, deep and deep.per_image, classical, self.settings]
+        return [deep and deep.fingerprint, scales, classical, self.settings]
 
 
 def scikit_image_features(images: Sequence[np.ndarray], places: Sequence[np.ndarray], drawn: int) -> Seen:

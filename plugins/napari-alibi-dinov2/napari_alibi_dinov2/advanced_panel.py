@@ -12,6 +12,7 @@ from superqt import QCollapsible
 from napari_alibi_dinov2.settings import Settings, remember_model
 
 DEVICES = ("cpu", "cuda", "mps")
+SCALES = [("full size", (1,)), ("full and half size", (1, 2)), ("full, half and quarter size", (1, 2, 4))]
 
 
 class AdvancedPanel(QWidget):
@@ -44,6 +45,7 @@ class AdvancedPanel(QWidget):
             "overlap": "Of neighbouring windows, in pixels.",
             "shifts": "2 makes deep features twice as fine, for four times the work.",
             "per_image": "Standardise deep features in each slice; off where some show one phase alone.",
+            "scales": "With half the size, features see twice as much around them; without, they are there sooner.",
             "classical": "Gaussians, Sobel, Hessian, differences and membranes beside the deep features.",
             "max_pixels": "Labelled pixels that are learned from at most; fewer answer faster after many strokes.",
             "keep": "Keep deep features on the disk, so that no image is computed again another day.",
@@ -59,6 +61,7 @@ class AdvancedPanel(QWidget):
             SpinBox(name="overlap", min=0, max=2048, step=14, tooltip=tips["overlap"]),
             ComboBox(name="shifts", choices=[1, 2, 7, 14], tooltip=tips["shifts"]),
             CheckBox(name="per_image", text="standardise in each slice", tooltip=tips["per_image"]),
+            ComboBox(name="scales", choices=SCALES, tooltip=tips["scales"]),
             SpinBox(name="max_pixels", label="labelled pixels", min=2, max=10**7, tooltip=tips["max_pixels"]),
             CheckBox(name="keep", text="keep features on the disk", tooltip=tips["keep"]),
         ]

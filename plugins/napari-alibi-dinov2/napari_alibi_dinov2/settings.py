@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a segmenter is made: what is hidden under "advanced", with the package's own defaults."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from inspect import signature
 from pathlib import Path
@@ -36,6 +37,7 @@ class Settings:
     overlap: int
     shifts: int
     per_image: bool
+    scales: Sequence[int]
     max_pixels: int
 
     def parameters(self) -> dict[str, Any]:

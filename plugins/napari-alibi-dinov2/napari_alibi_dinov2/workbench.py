@@ -259,7 +259,7 @@ class Workbench:
         assert self.session is not None
         deep = self.session.segmenter.deep_features()
         assert deep is not None
-        return deep.patch[0] / deep.shifts
+        return deep.finest.patch[0] / deep.finest.shifts
 
     def components(self, picture: Picture, index: int) -> Steps:
         """The first three principal components of a slice's patches as colours, `(h, w, 3)` uint8."""

@@ -79,21 +79,6 @@ def test_a_segmenter_filters_without_seams(hybrid):
     assert (np.abs(found.predict_proba(IMAGE) - expected) < 1e-3).mean() > 0.99
 
 
-def test_one_that_was_saved_before_there_was_a_filter_predicts_as_then(tmp_path, monkeypatch):
-    found = TrainableSegmenter(classical=CLASSICAL, guided_radius=0, position=()).fit(IMAGE, LABELS)
-    parameters = found.get_params(deep=False)
-    monkeypatch.setattr(
-        TrainableSegmenter,
-        "get_params",
-        lambda *_, **__: {name: parameters[name] for name in parameters if name not in ("guided_radius", "position")},
-    )
-    found.save(tmp_path / "saved")
-    monkeypatch.undo()
-    again = TrainableSegmenter.load(tmp_path / "saved")
-    assert again.guided_radius == 0
-    np.testing.assert_array_equal(again.predict_proba(IMAGE), found.predict_proba(IMAGE))
-
-
 def test_an_impossible_radius_is_refused():
     with pytest.raises(ValueError, match="must be 0 pixels, for no filter, or more"):
         TrainableSegmenter(classical=CLASSICAL, guided_radius=-1).fit(IMAGE, LABELS)

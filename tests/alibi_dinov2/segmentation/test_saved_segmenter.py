@@ -175,7 +175,7 @@ def loads(hybrid, tmp_path):
 def test_any_damage_to_any_file_is_told(loads, tmp_path):
     random = np.random.default_rng(0)
     files = sorted((tmp_path / "saved").iterdir())
-    assert len(files) == 4
+    assert len(files) == 5  # settings, a reduction for each scale, the classifier in two
     for path in files:
         content = path.read_bytes()
         damaged = [content[: len(content) // 2], b"", content + b"x", b"[" * 100_000, b"\xff" * 50]
@@ -227,3 +227,25 @@ def test_one_of_another_version_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(saved_segmenter, "FORMAT", 2)
     with pytest.raises(ValueError, match=r"its format is 1, this version of the package reads 2"):
         TrainableSegmenter.load(tmp_path / "newer")
+
+
+def test_one_that_was_saved_before_a_filter_and_scales_predicts_as_then(hybrid, tmp_path, monkeypatch):
+    found = hybrid(guided_radius=0, position=(), scales=(1,)).fit(IMAGE, LABELS)
+    parameters, new = found.get_params(deep=False), ("guided_radius", "position", "scales")
+    old = {name: value for name, value in parameters.items() if name not in new}
+    monkeypatch.setattr(TrainableSegmenter, "get_params", lambda *_, **__: old)
+    found.save(tmp_path / "saved")
+    monkeypatch.undo()
+    again = TrainableSegmenter.load(tmp_path / "saved")
+    assert (again.guided_radius, list(again.scales)) == (0, [1])
+    np.testing.assert_array_equal(again.predict_proba(IMAGE), found.predict_proba(IMAGE))
+
+
+@pytest.mark.parametrize("scales", [(2,), (1, 2, 3)])
+def test_each_scale_has_its_reduction(hybrid, tmp_path, scales):
+    found = hybrid(scales=scales).fit(IMAGE, LABELS)
+    found.save(tmp_path / "saved")
+    assert len(list((tmp_path / "saved").glob("reduction*.safetensors"))) == len(scales)
+    again = TrainableSegmenter.load(tmp_path / "saved")
+    assert list(again.scales) == list(scales)
+    np.testing.assert_array_equal(again.predict_proba(IMAGE), found.predict_proba(IMAGE))

@@ -9,7 +9,6 @@ from evaluation.segmentation.benchmark.further_features import (
     FILTERS,
     PROJECTIONS,
     FurtherFilters,
-    WiderView,
     oriented,
     project,
     ranges,
@@ -58,8 +57,6 @@ def test_further_features_come_last_and_join_the_views_they_belong_to():
     np.testing.assert_array_equal(filtered.features[0][:, :5], Made()(images, places, 1).features[0])
     median = FILTERS["medians"](images[1].mean(axis=-1) / 255)[1]
     np.testing.assert_allclose(filtered.features[1][:, 6], median[tuple(places[1].T)], rtol=1e-6)  # float32
-    wide = WiderView(Made(), Made())(images, places, 1)
-    assert [view.tolist() for view in wide.views] == [list(range(10)), list(range(1, 10)), [3, 4, *range(5, 10)]]
 
 
 @pytest.mark.parametrize("name", PROJECTIONS)
