@@ -18,11 +18,32 @@ from alibi_dinov2.features.classical_features import ClassicalFeatures
 from alibi_dinov2.features.feature_cache import FeatureCache
 from alibi_dinov2.segmentation.pixel_classifiers import CLASSIFIERS, Samples, StrokeForest, fit_classifier
 from alibi_dinov2.segmentation.stroke_forest import Growth
-from evaluation.segmentation.benchmark.further_features import FILTERS, PROJECTIONS, FurtherFilters, project
+from evaluation.segmentation.benchmark.further_features import (
+    FILTERS,
+    PROJECTIONS,
+    FurtherFilters,
+    FurtherLayer,
+    project,
+)
 from evaluation.segmentation.benchmark.pixels import Features, SegmenterFeatures, scikit_image_features
 
 DEFAULT = CLASSIFIERS[0]
 RECIPE = "scikit-image recipe"
+
+
+def regularised_xgboost(seed: int, rounds: int) -> XGBClassifier:
+    """XGBoost for few labels that resemble each other."""
+    return XGBClassifier(
+        n_estimators=rounds,
+        max_depth=3,
+        learning_rate=0.1,
+        min_child_weight=4,
+        subsample=0.5,
+        colsample_bynode=0.3,
+        n_jobs=1,
+        random_state=seed,
+    )
+
 
 # Classifiers that the segmenter does not have, by name: made from a seed.
 COMPARED: dict[str, Callable[[int], ClassifierMixin]] = {
@@ -35,20 +56,13 @@ COMPARED: dict[str, Callable[[int], ClassifierMixin]] = {
         StandardScaler(), LogisticRegression(C=0.01, class_weight="balanced", max_iter=300)
     ),
     "LDA": lambda seed: make_pipeline(StandardScaler(), LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")),
-    "xgboost, regularised": lambda seed: XGBClassifier(
-        n_estimators=100,
-        max_depth=3,
-        learning_rate=0.1,
-        min_child_weight=4,
-        subsample=0.5,
-        colsample_bynode=0.3,
-        n_jobs=1,
-        random_state=seed,
-    ),
+    "xgboost, regularised": lambda seed: regularised_xgboost(seed, 100),
     "xgboost, random forest": lambda seed: XGBRFClassifier(
         n_estimators=100, max_depth=8, subsample=0.2, colsample_bynode=0.15, n_jobs=1, random_state=seed
     ),
 }
+MOST_ROUNDS = 300
+STOPPED = "xgboost, regularised, stopped early"
 # Forests for strokes that grow in another way.
 GROWTHS = {
     "random thresholds of all features": Growth(features=1.0),
@@ -60,6 +74,7 @@ GROWTHS = {
     "twice the trees in trials": Growth(trial_trees=24),
     "a weaker prior": Growth(prior=0.2),
 }
+EARLIER_LAYERS = (6, 9)
 # Pairs whose probabilities are averaged.
 AVERAGED = {f"mean of {DEFAULT} and {name}": (DEFAULT, name) for name in ("regularised logistic regression", "LDA")}
 
@@ -98,6 +113,7 @@ def feature_makers(model: Backbone, teacher: Backbone | None, cache: FeatureCach
         "both, 48 components": SegmenterFeatures(model, classical, cache, {"components": 48}),
         "both, full size": SegmenterFeatures(model, classical, cache, {"scales": [1]}),
         "both, to a quarter of the size": SegmenterFeatures(model, classical, cache, {"scales": [1, 2, 4]}),
+        **{f"both, layer {count}": FurtherLayer(both, count) for count in EARLIER_LAYERS},
         **{f"both, {name}": FurtherFilters(both, name) for name in FILTERS},
     }
     if teacher:
@@ -126,7 +142,11 @@ TRIALS: Mapping[str, list[Contender]] = {
     "classifiers": [
         Contender(DEFAULT, "both"),
         Contender(f"{DEFAULT} without views", "both", views=False),
-        *(Contender(name, "both", name) for name in (*CLASSIFIERS[1:], *COMPARED, *AVERAGED) if name != RECIPE),
+        *(
+            Contender(name, "both", name)
+            for name in (*CLASSIFIERS[1:], *COMPARED, STOPPED, *AVERAGED)
+            if name != RECIPE
+        ),
     ],
     "forests": [Contender(DEFAULT, "both"), *(Contender(name, "both", name) for name in GROWTHS)],
     "features": [
@@ -144,10 +164,33 @@ TRIALS: Mapping[str, list[Contender]] = {
         *(Contender(f"{name} of 48 components of each, views", "both, 48 components", name) for name in PROJECTIONS),
         Contender("full size alone, views", "both, full size"),
         Contender("full, half and quarter size, views", "both, to a quarter of the size"),
+        *(Contender(f"and 9 components of layer {count}, views", f"both, layer {count}") for count in EARLIER_LAYERS),
         Contender("classical alone", "classical"),
         Contender("deep alone", "deep"),
     ],
 }
+
+
+def stopped_early(features: np.ndarray, classes: np.ndarray, seed: int, images: np.ndarray) -> XGBClassifier:
+    """Regularised XGBoost with the rounds that predicted images best whose strokes it had not seen.
+
+    One image after the other is left out, if the others have all classes; with none it has `MOST_ROUNDS`.
+    """
+    losses = []
+    for image in np.unique(images):
+        left_out = images == image
+        if set(classes[~left_out]) == set(classes):
+            trial = regularised_xgboost(seed, MOST_ROUNDS)
+            trial.fit(
+                features[~left_out],
+                classes[~left_out],
+                eval_set=[(features[left_out], classes[left_out])],
+                verbose=False,
+            )
+            ((_, curves),) = trial.evals_result().items()
+            losses.append(next(iter(curves.values())))
+    rounds = int(np.mean(losses, axis=0).argmin()) + 1 if losses else MOST_ROUNDS
+    return regularised_xgboost(seed, rounds).fit(features, classes)
 
 
 def fit(
@@ -162,8 +205,8 @@ def fit(
     """Fit a classifier of the segmenter, or what it is compared with; gives its `predict_proba`.
 
     Args:
-        classifier: its name, of `CLASSIFIERS`, `COMPARED`, `GROWTHS` or `AVERAGED`; or one of `PROJECTIONS`, whose
-            components the default classifier gets.
+        classifier: its name, of `CLASSIFIERS`, `COMPARED`, `GROWTHS` or `AVERAGED`; or `STOPPED`; or one of
+            `PROJECTIONS`, whose components the default classifier gets.
         features, classes, num_classes, seed, images, views: as of `fit_classifier`; every class must occur.
     """
     if classifier in CLASSIFIERS:
@@ -175,6 +218,8 @@ def fit(
     if classifier in GROWTHS:
         samples = Samples(features, classes, images, views)
         return StrokeForest.fit(samples, seed, 1, GROWTHS[classifier]).predict_proba
+    if classifier == STOPPED:
+        return stopped_early(features, classes, seed, images).predict_proba
     if classifier in AVERAGED:
         pair = [fit(name, features, classes, num_classes, seed, images, views) for name in AVERAGED[classifier]]
         return lambda pixels: np.mean([predict(pixels) for predict in pair], axis=0)

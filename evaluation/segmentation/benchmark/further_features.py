@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Features that the segmenter does not have, tried beside its own: filters, components from labels."""
+"""Features that the segmenter does not have, tried beside its own: filters, other layers, components from labels."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from scipy.ndimage import maximum_filter, median_filter, minimum_filter
@@ -15,6 +17,7 @@ from sklearn.cross_decomposition import PLSRegression
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.preprocessing import StandardScaler
 
+from alibi_dinov2.features.backbone import Backbone
 from evaluation.segmentation.benchmark.pixels import Seen, SegmenterFeatures
 
 ORIENTATIONS = 8
@@ -60,6 +63,15 @@ FILTERS: dict[str, Callable[[np.ndarray], list[np.ndarray]]] = {
 }
 
 
+def behind(seen: Seen, further: Sequence[np.ndarray], views: int) -> Seen:
+    """Further features of each image, `(n, f)`, behind those that are seen, and in so many of the first views."""
+    found = [
+        np.concatenate([own, more.astype(np.float32)], axis=1) for own, more in zip(seen.features, further, strict=True)
+    ]
+    numbers = np.arange(seen.features[0].shape[1], found[0].shape[1])
+    return Seen(found, [*(np.append(view, numbers) for view in seen.views[:views]), *seen.views[views:]])
+
+
 @dataclass(frozen=True)
 class FurtherFilters:
     """What a segmenter sees of pixels, and further filters, in every view but that of deep features alone.
@@ -74,19 +86,52 @@ class FurtherFilters:
 
     def __call__(self, images: Sequence[np.ndarray], places: Sequence[np.ndarray], drawn: int) -> Seen:
         seen = self.own(images, places, drawn)
-        found = []
-        for own, image, where in zip(seen.features, images, places, strict=True):
-            planes = FILTERS[self.name](image.mean(axis=-1) / 255)
-            further = np.stack([plane[tuple(where.T)] for plane in planes], axis=-1)
-            found.append(np.concatenate([own, further.astype(np.float32)], axis=1))
-        numbers = np.arange(seen.features[0].shape[1], found[0].shape[1])
-        *views, deep = seen.views
-        return Seen(found, [*(np.append(view, numbers) for view in views), deep])
+        further = [
+            np.stack([plane[tuple(where.T)] for plane in FILTERS[self.name](image.mean(axis=-1) / 255)], axis=-1)
+            for image, where in zip(images, places, strict=True)
+        ]
+        return behind(seen, further, len(seen.views) - 1)
 
     @property
     def facts(self) -> object:
         """What the features depend on, as JSON values."""
         return [self.own.facts, self.name]
+
+
+@dataclass(frozen=True)
+class FurtherLayer:
+    """What a segmenter sees of pixels, and deep features of an earlier layer, in every view.
+
+    Attributes:
+        own: the segmenter's, classical and deep.
+        count: the layer's number, from 1.
+    """
+
+    own: SegmenterFeatures
+    count: int
+
+    @cached_property
+    def layer(self) -> SegmenterFeatures:
+        """Deep features of the layer alone, at full size."""
+        assert self.own.backbone
+        return SegmenterFeatures(of_first_layers(self.own.backbone, self.count), None, self.own.cache, {"scales": [1]})
+
+    def __call__(self, images: Sequence[np.ndarray], places: Sequence[np.ndarray], drawn: int) -> Seen:
+        seen = self.own(images, places, drawn)
+        return behind(seen, self.layer(images, places, drawn).features, len(seen.views))
+
+    @property
+    def facts(self) -> object:
+        """What the features depend on, as JSON values."""
+        return [self.own.facts, self.layer.facts]
+
+
+def of_first_layers(backbone: Backbone, count: int) -> Backbone:
+    """A DINOv2 that ends after so many layers, with its last layer norm."""
+    model = deepcopy(backbone.model)
+    model.encoder.layer = model.encoder.layer[:count]
+    model.config.num_hidden_layers = count
+    return replace(backbone, model=model)
 
 
 def partial_least_squares(deep: np.ndarray, classes: np.ndarray) -> Projection:

@@ -17,7 +17,16 @@ from evaluation.report.card import headlines
 from evaluation.report.records import read_record
 from evaluation.segmentation.benchmark import __main__ as benchmark
 from evaluation.segmentation.benchmark import measure, pixels
-from evaluation.segmentation.benchmark.contenders import COMPARED, TRIALS, Contender, feature_makers, fit
+from evaluation.segmentation.benchmark.contenders import (
+    COMPARED,
+    MOST_ROUNDS,
+    STOPPED,
+    TRIALS,
+    Contender,
+    feature_makers,
+    fit,
+    stopped_early,
+)
 from evaluation.segmentation.benchmark.pixels import Protocol, SegmenterFeatures, make_user, scikit_image_features
 from evaluation.segmentation.benchmark.programs import NO_WEIGHTS, Convpaint, WeightsMissing
 from evaluation.segmentation.benchmark.sets import Facts, open_set, write_set
@@ -122,13 +131,25 @@ def test_finished_results_are_not_measured_again(tmp_path, data, makers, monkeyp
     assert len(measured) == 10
 
 
-@pytest.mark.parametrize("name", COMPARED)
+@pytest.mark.parametrize("name", [*COMPARED, STOPPED])
 def test_compared_classifiers_learn(name):
     random = np.random.default_rng(0)
     classes = np.arange(400) % 3
     features = (np.eye(3)[classes] * 3 + random.normal(size=(400, 3))).astype(np.float32)
     predict = fit(name, features, classes, 3, 0, np.arange(400) % 2, [np.arange(3)])
     assert (predict(features).argmax(axis=1) == classes).mean() > 0.8
+
+
+def test_boosting_stops_where_images_that_were_left_out_are_predicted_best():
+    random = np.random.default_rng(0)
+    classes = np.arange(400) % 2
+    told = (classes[:, None] + random.normal(size=(400, 2))).astype(np.float32)
+    images = np.arange(400) // 200
+    assert stopped_early(told, classes, 0, images).n_estimators < MOST_ROUNDS
+    # What tells the classes of one image apart is noise in the other: nothing is the best that can be learned.
+    told[:] = random.normal(size=(400, 2))
+    assert stopped_early(told, classes, 0, images).n_estimators < 20
+    assert stopped_early(told, classes, 0, classes).n_estimators == MOST_ROUNDS
 
 
 def test_all_trials_can_be_made(tmp_path, model_folder):
