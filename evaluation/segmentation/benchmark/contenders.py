@@ -23,6 +23,7 @@ from evaluation.segmentation.benchmark.further_features import (
     PROJECTIONS,
     FurtherFilters,
     FurtherLayer,
+    StandardisedGrey,
     project,
 )
 from evaluation.segmentation.benchmark.pixels import Features, SegmenterFeatures, scikit_image_features
@@ -114,6 +115,8 @@ def feature_makers(model: Backbone, teacher: Backbone | None, cache: FeatureCach
         "both, full size": SegmenterFeatures(model, classical, cache, {"scales": [1]}),
         "both, to a quarter of the size": SegmenterFeatures(model, classical, cache, {"scales": [1, 2, 4]}),
         **{f"both, layer {count}": FurtherLayer(both, count) for count in EARLIER_LAYERS},
+        "both, standardised grey": StandardisedGrey(both, False),
+        "both, standardised grey instead": StandardisedGrey(both, True),
         **{f"both, {name}": FurtherFilters(both, name) for name in FILTERS},
     }
     if teacher:
@@ -165,6 +168,8 @@ TRIALS: Mapping[str, list[Contender]] = {
         Contender("full size alone, views", "both, full size"),
         Contender("full, half and quarter size, views", "both, to a quarter of the size"),
         *(Contender(f"and 9 components of layer {count}, views", f"both, layer {count}") for count in EARLIER_LAYERS),
+        Contender("and a view of standardised grey levels", "both, standardised grey"),
+        Contender("standardised grey levels instead of those without brightness", "both, standardised grey instead"),
         Contender("classical alone", "classical"),
         Contender("deep alone", "deep"),
     ],

@@ -126,6 +126,46 @@ class FurtherLayer:
         return [self.own.facts, self.layer.facts]
 
 
+@dataclass(frozen=True)
+class StandardisedGrey:
+    """What a segmenter sees of pixels, and a view of classical features of the images with standardised grey levels,
+    beside the deep ones.
+
+    Classical features follow what is added to an image and what it is multiplied by, so that they need not be computed
+    again.
+
+    Attributes:
+        own: the segmenter's, classical and deep.
+        instead: whether the view takes the place of that without features that grow with the brightness.
+    """
+
+    own: SegmenterFeatures
+    instead: bool
+
+    def __call__(self, images: Sequence[np.ndarray], places: Sequence[np.ndarray], drawn: int) -> Seen:
+        classical = self.own.classical
+        assert classical
+        seen = self.own(images, places, drawn)
+        everything, without_level, deep = seen.views
+        channels = int(deep[0]) // len(classical.names(1))
+        level = classical.level(channels).reshape(channels, -1)
+        found = []
+        for own, image in zip(seen.features, images, strict=True):
+            grey = image.reshape(-1, 3) if channels == 3 else image.mean(axis=-1).reshape(-1, 1)
+            mean, scale = grey.mean(axis=0) / 255, np.maximum(grey.std(axis=0) / 255, 1 / 255)
+            values = own[:, : deep[0]].reshape(len(own), channels, -1)
+            standard = (values - level * mean[:, None]) / scale[:, None]
+            found.append(np.concatenate([own, standard.reshape(len(own), -1).astype(np.float32)], axis=1))
+        numbers = np.arange(own.shape[1], found[0].shape[1])
+        new = np.append(deep, numbers)
+        return Seen(found, [everything, *([] if self.instead else [without_level]), deep, new])
+
+    @property
+    def facts(self) -> object:
+        """What the features depend on, as JSON values."""
+        return [self.own.facts, "standardised grey", self.instead]
+
+
 def of_first_layers(backbone: Backbone, count: int) -> Backbone:
     """A DINOv2 that ends after so many layers, with its last layer norm."""
     model = deepcopy(backbone.model)
