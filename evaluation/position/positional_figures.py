@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from alibi_dinov2.pictures.colours import VALUES, line_colours
+from alibi_dinov2.pictures.plots import subplots
 
 LOWEST = -2  # R² that is drawn
 
@@ -110,14 +111,6 @@ def worst_channel_figure(
             axes[row, 1].set_ylabel(f"channel {worst}")
     axes[-1, 0].set_xlabel("channel")
     return figure
-
-
-def subplots(
-    rows: int, columns: int, width: float, height: float, width_ratios: Sequence[float] | None = None
-) -> tuple[Figure, np.ndarray]:
-    """A figure of some inches and its axes, `(rows, columns)`; made without pyplot, it leaves no state behind."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False, width_ratios=width_ratios)
 
 
 def show(axis: Axes, values: np.ndarray, vmin: float | None = None, vmax: float | None = None) -> None:

@@ -39,11 +39,11 @@ from alibi_dinov2.features.feature_cache import FeatureCache
 from alibi_dinov2.io.files import write_json
 from alibi_dinov2.pictures.colours import line_colours
 from alibi_dinov2.pictures.panels import save_figure
+from alibi_dinov2.pictures.plots import subplots
 from alibi_dinov2.segmentation.pixel_classifiers import fit_classifier
 from alibi_dinov2.segmentation.saved_segmenter import library_versions
 from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
 from evaluation.command import feature_cache, named_backbones, run_records
-from evaluation.position.positional_figures import subplots
 from evaluation.report.records import DatasetFacts, Stopwatch, make_record
 from evaluation.segmentation.benchmark.sets import DataSet, open_sets
 from evaluation.segmentation.comparison import comparison_parser, segmenter_settings, with_versions

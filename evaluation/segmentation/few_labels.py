@@ -19,7 +19,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import chain, cycle
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +31,13 @@ from alibi_dinov2.features.backbone import Backbone
 from alibi_dinov2.features.classical_features import ClassicalFeatures
 from alibi_dinov2.features.feature_cache import FeatureCache
 from alibi_dinov2.io.files import write_json
-from alibi_dinov2.pictures.colours import line_colours
 from alibi_dinov2.pictures.panels import save_figure
+from alibi_dinov2.pictures.plots import line_looks, subplots
 from alibi_dinov2.segmentation.guided_filter import filtered_probabilities
 from alibi_dinov2.segmentation.pixel_classifiers import PixelClassifier, fit_classifier
 from alibi_dinov2.segmentation.saved_segmenter import library_versions
 from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
 from evaluation.command import feature_cache, named_backbones, run_records
-from evaluation.position.positional_figures import subplots
 from evaluation.report.records import Stopwatch, make_record, mean_and_spread
 from evaluation.segmentation.comparison import (
     CLASSICAL,
@@ -49,8 +48,6 @@ from evaluation.segmentation.comparison import (
 from evaluation.segmentation.scribbles import LENGTH, WIDTH, require_brush, stroke_rounds
 from evaluation.semantics.miou import confusion_matrix, iou_per_class, mean_iou
 from evaluation.semantics.segmentation_data import Labels, SegmentationData, describe, open_data
-
-MARKERS = "os^Dv"
 
 
 @dataclass(frozen=True)
@@ -234,7 +231,7 @@ def curve_figure(curves: Mapping[str, np.ndarray]) -> Figure:
     """
     figure, ((axis,),) = subplots(1, 1, width=8, height=4)
     models = dict.fromkeys(name.removeprefix(f"{CLASSICAL} + ") for name in curves)
-    looks = dict(zip(models, zip(cycle(line_colours()), cycle(MARKERS), strict=False), strict=False))
+    looks = line_looks(models)
     for name, scores in curves.items():
         colour, marker = looks[name.removeprefix(f"{CLASSICAL} + ")]
         rounds, mean = np.arange(1, scores.shape[1] + 1), scores.mean(axis=0)

@@ -2,15 +2,12 @@
 """The benchmark as a picture, a panel for each data set, and as tables."""
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from alibi_dinov2.pictures.colours import line_colours
-from evaluation.position.positional_figures import subplots
+from alibi_dinov2.pictures.plots import line_looks, subplots
 from evaluation.segmentation.benchmark.choice import Choice, Scores, balanced, mean_ranks
-from evaluation.segmentation.few_labels import MARKERS
 
 COLUMNS = 5
 AVERAGE = "mean of all"
@@ -28,7 +25,7 @@ def panels(scores: Scores, sets: Sequence[str], rounds: Sequence[int], dashed: S
     count = len(sets) + 1
     columns = min(COLUMNS, count)
     figure, axes = subplots(-(-count // columns), columns, width=2.3 * columns, height=2.1 * -(-count // columns))
-    looks = dict(zip(scores, zip(cycle(line_colours()), cycle(MARKERS), strict=False), strict=False))
+    looks = line_looks(scores)
     flat = np.asarray(axes).ravel()
     for axis, name in zip(flat, [*sets, AVERAGE], strict=False):
         for contender, of_sets in scores.items():
