@@ -122,23 +122,26 @@ def predict(arguments: argparse.Namespace) -> int:
 def info(arguments: argparse.Namespace) -> None:
     """Print what a saved segmenter holds."""
     settings = read_settings(arguments.segmenter)
-    parameters, backbone = settings.parameters, settings.backbone
+    parameters, backbone = settings.all_parameters, settings.backbone
     names = parameters["class_names"] or [f"class {number}" for number in settings.classes]
     classical = settings.classical or {}
     facts = {
         "classes": ", ".join(f"{number} {name}" for number, name in zip(settings.classes, names, strict=True)),
         "classifier": parameters["classifier"],
-        "deep features": f"{backbone.name}, {parameters['components']} components" if backbone else "none",
+        "deep features": f"{backbone.name}, {parameters['components']} components at each scale"
+        if backbone
+        else "none",
+        "scales": " ".join(map(str, parameters["scales"])) if backbone else "none",
         "backbone's folder": backbone.folder or "none" if backbone else "none",
         "backbone's dtype": backbone.dtype if backbone else "none",
         "backbone's checksum": backbone.fingerprint if backbone else "none",
         "classical features": ", ".join(f"{name} {value}" for name, value in classical.items()) or "none",
-        "position": ", ".join(parameters.get("position", ())) or "none",
-        "guided filter": f"radius {parameters['guided_radius']}" if parameters.get("guided_radius") else "none",
+        "position": ", ".join(parameters["position"]) or "none",
+        "guided filter": f"radius {parameters['guided_radius']}" if parameters["guided_radius"] else "none",
         "sees": "colour" if settings.colour else "grey",
         "contrast": Contrast.from_dict(settings.contrast).describe(),
         "channel": parameters["channel"] if parameters["channel"] is not None else "not chosen",
-        "series": parameters["series"] if parameters.get("series") is not None else "not chosen",
+        "series": parameters["series"] if parameters["series"] is not None else "not chosen",
         "versions": ", ".join(f"{name} {version}" for name, version in settings.versions.items()),
         "identity": settings.checksum,
     }

@@ -29,6 +29,8 @@ from modeling_alibi_dinov2.contrast import Contrast
 FORMAT = 1  # raised when what is saved changes its meaning
 SETTINGS = "segmenter.json"
 LIBRARIES = ("numpy", "scikit-image", "scikit-learn", "torch", "transformers", "xgboost")
+# What was done before there were parameters for it: a segmenter that was saved then goes on predicting the same.
+ONCE: dict[str, Any] = {"guided_radius": 0, "scales": [1], "position": [], "series": None}
 WAY_OUT = "Take an intact copy, or fit and save the segmenter again."
 
 
@@ -114,6 +116,11 @@ class SavedSettings:
     contrast: dict[str, Any]
     files: dict[str, str]
     versions: dict[str, str]
+
+    @property
+    def all_parameters(self) -> dict[str, Any]:
+        """The parameters, and those that there were not yet when it was saved."""
+        return ONCE | self.parameters
 
     @property
     def facts(self) -> dict[str, Any]:

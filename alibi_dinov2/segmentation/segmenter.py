@@ -375,8 +375,7 @@ class TrainableSegmenter(BaseEstimator):
             backbone = settings.backbone.load(folder, device)
         classical = ClassicalFeatures(**settings.classical) if settings.classical else None
         try:
-            # One that was saved before there was a filter, or a second scale, goes on predicting without it.
-            parameters: dict[str, Any] = {"guided_radius": 0, "scales": [1]} | settings.parameters
+            parameters = settings.all_parameters
             if isinstance(parameters.get("contrast"), dict):
                 parameters["contrast"] = Contrast.from_dict(parameters["contrast"])
             segmenter = cls(backbone, classical, cache=cache, progress=progress, **parameters)

@@ -240,7 +240,14 @@ def test_info_prints_what_a_segmenter_holds(folder, fit, run):
     fit("--class-names", "pore", "grain")
     status, said, _ = run("info", folder / "segmenter")
     assert status == 0
-    for fact in ("1 pore, 3 grain", "logistic-regression", "../model", "numpy", "classical features  none"):
+    for fact in (
+        "1 pore, 3 grain",
+        "logistic-regression",
+        "../model",
+        "numpy",
+        "classical features  none",
+        "scales              1 2",
+    ):
         assert fact in said
 
 
