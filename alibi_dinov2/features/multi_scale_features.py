@@ -3,7 +3,7 @@
 
 At half its size, an image shows a backbone twice as much around each place, and materials whose grains are larger than
 a patch look as they do to it elsewhere. Beside the features of the image as it is, those of the image at half its size
-raised the mean over the data sets of `evaluation.segmentation.benchmark`, whichever of them was left out.
+raised the mean over the data sets of `evaluation.segmentation.benchmark`, though not each of them (docs/results.md).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

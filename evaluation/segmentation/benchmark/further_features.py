@@ -149,16 +149,17 @@ class StandardisedGrey:
         everything, without_level, deep = seen.views
         channels = int(deep[0]) // len(classical.names(1))
         level = classical.level(channels).reshape(channels, -1)
-        found = []
+        further = []
         for own, image in zip(seen.features, images, strict=True):
             grey = image.reshape(-1, 3) if channels == 3 else image.mean(axis=-1).reshape(-1, 1)
             mean, scale = grey.mean(axis=0) / 255, np.maximum(grey.std(axis=0) / 255, 1 / 255)
             values = own[:, : deep[0]].reshape(len(own), channels, -1)
             standard = (values - level * mean[:, None]) / scale[:, None]
-            found.append(np.concatenate([own, standard.reshape(len(own), -1).astype(np.float32)], axis=1))
-        numbers = np.arange(own.shape[1], found[0].shape[1])
-        new = np.append(deep, numbers)
-        return Seen(found, [everything, *([] if self.instead else [without_level]), deep, new])
+            further.append(standard.reshape(len(own), -1))
+        # Deep features once more, which the new ones join.
+        joined = behind(Seen(seen.features, [deep]), further, 1)
+        kept = [everything, *([] if self.instead else [without_level]), deep]
+        return Seen(joined.features, [*kept, *joined.views])
 
     @property
     def facts(self) -> object:
