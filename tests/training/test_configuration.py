@@ -121,12 +121,28 @@ def test_recipes_for_any_machine_leave_the_precision_to_it(name):
     assert values["mixed_precision"] == "auto"
 
 
+def recipe_of(name):
+    return read_configuration_file(Path(f"training/recipes/{name}.json"))
+
+
+def of_the_bias_or_the_place(values):
+    return {name for name in values if name.startswith(("alibi_", "position_"))} | {"student", "output"}
+
+
 def test_nope_has_the_recipe_and_the_budget_of_the_long_run_but_for_slopes():
-    alibi, nope = (read_configuration_file(Path(f"training/recipes/{name}.json")) for name in ("long", "long_nope"))
+    alibi, nope = recipe_of("long"), recipe_of("long_nope")
+    assert alibi["student"] == nope["student"]
     slopes, *stages = alibi.pop("stages")
     assert slopes.trainable == "slopes"
     assert [replace(stage, trainable="all") for stage in stages] == nope.pop("stages")
-    of_bias = {name for name in {**alibi, **nope} if name.startswith(("alibi_", "position_"))} | {"output"}
-    assert {name: alibi[name] for name in alibi.keys() - of_bias} == {
-        name: nope[name] for name in nope.keys() - of_bias
-    }
+    apart = of_the_bias_or_the_place({**alibi, **nope})
+    assert {name: alibi[name] for name in alibi.keys() - apart} == {name: nope[name] for name in nope.keys() - apart}
+
+
+@pytest.mark.parametrize("name", ["long", "long_nope"])
+def test_the_long_run_goes_on_with_its_best_student_as_it_began(name):
+    first, further = recipe_of(name), recipe_of(f"{name}_further")
+    assert further["student"] == f"{first['output']}/best"
+    assert further["stages"] == [stage for stage in first["stages"] if stage.trainable != "slopes"]
+    apart = of_the_bias_or_the_place(first) | {"stages"}
+    assert {key: first[key] for key in first.keys() - apart} == {key: further[key] for key in further.keys() - apart}

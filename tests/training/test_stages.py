@@ -136,7 +136,7 @@ def test_run_with_a_single_validation_size_of_an_older_version_resumes(tiny_dist
         require_same(replace(config, validation_sizes=[42]), saved)
 
 
-@pytest.mark.parametrize("name", ["long", "long_nope"])
+@pytest.mark.parametrize("name", ["long", "long_further", "long_nope", "long_nope_further"])
 def test_the_long_recipe_runs_through_all_its_stages(tiny_distillation, image_folder, tmp_path, name):
     """Rehearsed with small crops and few steps, and in two pieces."""
     recipe = read_configuration_file(Path(f"training/recipes/{name}.json"))
