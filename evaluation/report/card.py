@@ -288,7 +288,7 @@ def render_card(
         name: of the model, as one loads it: a Hub id or a folder.
         config: the model's `config.json`.
         provenance: what the model is (`summary`), where its weights are from (`weights`), their `license` and the
-            Hub id of their `base_model`, if any.
+            Hub id of their `base_model`, if any; perhaps `limits`, sentences that only this model's card needs.
         weights_sha256: of its weights file.
         records: of this model.
         compared: records of others, for columns of their own in the table; they are no part of the metadata.

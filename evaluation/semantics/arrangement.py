@@ -6,9 +6,10 @@
 
 Images are made of the same patches in different order. Patches of two micrographs, as many of each, become stripes
 across or along, a checkerboard, blocks or halves; all patches of a part of a micrograph stay where they are or are
-shuffled within neighbourhoods. A linear probe on the features of single patches, fitted on some micrographs, tells the
-arrangement of images of others. Of two micrographs it sees the patches of the brighter one, so that what is around
-them is all that it has to tell.
+shuffled within neighbourhoods. Each arrangement is drawn several times, with the patches of a kind in other places. A
+linear probe on the features of single patches is fitted on half of the patches in some of these orders, and tells the
+arrangement from the other half of the patches in the other orders. Of two micrographs it sees the patches of the
+brighter one, so that what is around them is all that it has to tell.
 
     stripes         across or along (chance 1/2); a bias of distances alone cannot tell these, whatever its slopes
     patterns        checkerboard, blocks or halves (chance 1/3)
@@ -64,26 +65,25 @@ class Settings:
 
     Args:
         grid: patches a side of the images, a multiple of 8.
-        fit_sets, test_sets: sets of patches that the probe is fitted and tested on; each is seen in all arrangements.
-        patches: of each image that the probe sees, the same in all arrangements of a set; at most half of them.
+        sets: sets of patches, each of two micrographs and with a probe of its own.
+        orders: how often each arrangement of a set is drawn.
+        test_orders: of these the probe is tested on so many, and fitted on the others.
         source: shortest side in pixels that micrographs are brought to before patches are cut.
-        test_share: share of the micrographs that test sets are made of.
     """
 
     grid: int = 16
-    fit_sets: int = 40
-    test_sets: int = 20
-    patches: int = 64
+    sets: int = 15
+    orders: int = 8
+    test_orders: int = 2
     source: int = 518
-    test_share: float = 1 / 3
 
     def __post_init__(self) -> None:
         if self.grid < PERIOD or self.grid % PERIOD:
             raise ValueError(f"The grid is {self.grid}; it must be a multiple of {PERIOD} patches, such as 16.")
-        if min(self.fit_sets, self.test_sets, self.patches) < 1 or self.patches > self.grid**2 // 2:
+        if self.sets < 1 or not 0 < self.test_orders < self.orders:
             raise ValueError(
-                f"There are {self.fit_sets} and {self.test_sets} sets and {self.patches} patches; they must be 1 or "
-                f"more, and no more patches than half of the {self.grid**2} of an image."
+                f"There are {self.sets} sets of {self.orders} orders, {self.test_orders} of them to test on; there "
+                "must be 1 set or more, and an order at least to fit on and one to test on."
             )
 
 
@@ -145,14 +145,24 @@ def shuffle_neighbourhoods(order: np.ndarray, random: np.random.Generator) -> np
     return shuffled
 
 
-def draw_arrangements(
-    images: Sequence[np.ndarray], patch: tuple[int, int], grid: int, random: np.random.Generator
-) -> dict[str, Arranged]:
-    """All arrangements of a set of patches from two random images, and the two of a part of the first.
+@dataclass(frozen=True)
+class PatchSet:
+    """What the arrangements of a set are made of.
 
     Args:
-        images: `(H, W, 3)` uint8; two or more, of at least `grid` patches a side. Patches of the brighter one of two
-            have the lower half of the numbers.
+        patches: `(grid², height, width, 3)` uint8, those of the brighter micrograph in the first half.
+        part: `(grid², height, width, 3)`, neighbouring patches of the brighter micrograph, row by row.
+    """
+
+    patches: np.ndarray
+    part: np.ndarray
+
+
+def draw_set(images: Sequence[np.ndarray], patch: tuple[int, int], grid: int, random: np.random.Generator) -> PatchSet:
+    """Random patches of two random images, and a random part of the brighter one.
+
+    Args:
+        images: `(H, W, 3)` uint8; two or more, of at least `grid` patches a side.
         patch: height and width of a patch in pixels.
     """
     pair = [images[index] for index in random.choice(len(images), 2, replace=False)]
@@ -160,13 +170,16 @@ def draw_arrangements(
     half = grid**2 // 2
     kinds = [part.reshape(-1, *part.shape[2:]) for part in (first, second)]
     patches = np.concatenate([kind[random.choice(len(kind), half, replace=len(kind) < half)] for kind in kinds])
-    arranged = {name: put_together(patches, draw_order(name, grid, random)) for name in PATTERNS}
     row, column = (int(random.integers(count - grid + 1)) for count in first.shape[:2])
-    part = first[row : row + grid, column : column + grid].reshape(-1, *first.shape[2:])
+    return PatchSet(patches, first[row : row + grid, column : column + grid].reshape(-1, *first.shape[2:]))
+
+
+def draw_arrangements(patch_set: PatchSet, grid: int, random: np.random.Generator) -> dict[str, Arranged]:
+    """All arrangements of a set, each in an order drawn anew."""
     places = np.arange(grid**2).reshape(grid, grid)
-    return arranged | {
-        IN_PLACE: put_together(part, places),
-        SHUFFLED: put_together(part, shuffle_neighbourhoods(places, random)),
+    return {name: put_together(patch_set.patches, draw_order(name, grid, random)) for name in PATTERNS} | {
+        IN_PLACE: put_together(patch_set.part, places),
+        SHUFFLED: put_together(patch_set.part, shuffle_neighbourhoods(places, random)),
     }
 
 
@@ -189,20 +202,6 @@ def prepare(images: Sequence[Image.Image], patch: tuple[int, int], settings: Set
     return prepared
 
 
-def split(images: Sequence[np.ndarray], settings: Settings) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Images to fit on and images to test on.
-
-    Raises:
-        ValueError: there are too few for two of each.
-    """
-    count = max(2, round(len(images) * settings.test_share))
-    if len(images) - count < 2:
-        raise ValueError(
-            f"There are {len(images)} images; the probe needs 4 or more, two to fit on and two to test on."
-        )
-    return list(images[:-count]), list(images[-count:])
-
-
 def by_patch(features: np.ndarray, order: np.ndarray) -> np.ndarray:
     """Features `(rows, columns, D)` of an arrangement in the order of the patches' numbers, `(n, D)`."""
     found = np.empty((order.size, features.shape[-1]), dtype=features.dtype)
@@ -210,19 +209,19 @@ def by_patch(features: np.ndarray, order: np.ndarray) -> np.ndarray:
     return found
 
 
-def features_of_sets(
-    backbone: Backbone, images: Sequence[np.ndarray], count: int, settings: Settings, seed: int, bar: tqdm
-) -> Iterator[dict[str, np.ndarray]]:
-    """For each set of patches the features `(grid², D)` of its patches in every arrangement, ordered by patch."""
-    patch = patch_shape(backbone)
-    for number in range(count):
-        arranged = draw_arrangements(images, patch, settings.grid, np.random.default_rng((seed, number)))
+def features_of_orders(
+    backbone: Backbone, patch_set: PatchSet, settings: Settings, random: np.random.Generator
+) -> list[dict[str, np.ndarray]]:
+    """For each order the features `(grid², D)` of a set's patches in every arrangement, ordered by patch."""
+    found = []
+    for _ in range(settings.orders):
+        arranged = draw_arrangements(patch_set, settings.grid, random)
         pictures = [Image.fromarray(one.pixels) for one in arranged.values()]
         maps = dense_features(backbone, pictures, min(pictures[0].size))
-        yield {
-            name: by_patch(features, one.order) for (name, one), features in zip(arranged.items(), maps, strict=True)
-        }
-        bar.update()
+        found.append(
+            {name: by_patch(features, one.order) for (name, one), features in zip(arranged.items(), maps, strict=True)}
+        )
+    return found
 
 
 def relative_change(features: Mapping[str, np.ndarray], question: str) -> float:
@@ -232,34 +231,28 @@ def relative_change(features: Mapping[str, np.ndarray], question: str) -> float:
     return float(np.mean([np.linalg.norm(other - first, axis=1) / length for other in others]))
 
 
-def samples(sets: Sequence[Mapping[str, np.ndarray]], question: str, patches: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Features `(sets · arrangements · patches, D)` and the number of their arrangement."""
+def samples(
+    orders: Sequence[Mapping[str, np.ndarray]], question: str, patches: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Features `(orders · arrangements · patches, D)` of some patches, and the number of their arrangement."""
     names = QUESTIONS[question]
-    features = [entry[name][chosen] for entry, chosen in zip(sets, patches, strict=True) for name in names]
-    return np.concatenate(features), np.repeat(np.tile(np.arange(len(names)), len(sets)), patches.shape[1])
+    features = [entry[name][patches] for entry in orders for name in names]
+    return np.concatenate(features), np.repeat(np.tile(np.arange(len(names)), len(orders)), len(patches))
 
 
 def probe(
-    fitted: Sequence[Mapping[str, np.ndarray]],
-    tested: Sequence[Mapping[str, np.ndarray]],
-    question: str,
-    patches: int,
-    seed: int = 0,
-) -> list[float]:
-    """Share of the patches of each test set whose arrangement a linear probe tells.
+    orders: Sequence[Mapping[str, np.ndarray]], question: str, test_orders: int, random: np.random.Generator
+) -> float:
+    """Share of patches not fitted on whose arrangement a linear probe tells, in orders not fitted on.
 
     The probe is linear discriminant analysis with shrunk covariance: as linear as logistic regression, it looks in
     directions of small variance just as well, where arrangement is if it is anywhere.
     """
-    random = np.random.default_rng(seed)
-    total = len(next(iter(fitted[0].values()))) // (1 if question == "shuffles" else 2)
-    chosen = np.stack([random.permutation(total)[:patches] for _ in (*fitted, *tested)])
+    total = len(next(iter(orders[0].values()))) // (1 if question == "shuffles" else 2)
+    fitted, tested = np.array_split(random.permutation(total), 2)
     classifier = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
-    classifier.fit(*samples(fitted, question, chosen[: len(fitted)]))
-    return [
-        float(classifier.score(*samples([entry], question, one[None])))
-        for entry, one in zip(tested, chosen[len(fitted) :], strict=True)
-    ]
+    classifier.fit(*samples(orders[:-test_orders], question, fitted))
+    return float(classifier.score(*samples(orders[-test_orders:], question, tested)))
 
 
 def measure(
@@ -272,23 +265,25 @@ def measure(
     """Images -> arrangements of their patches -> features -> probe -> result record.
 
     Its figures are `stripes`, `patterns`, `shuffles`, the shares of test patches whose arrangement the probe tells, and
-    for each question `change_…`; all are means over test sets, with their standard deviation.
+    for each question `change_…`; all are means over sets, with their standard deviation.
 
     Raises:
-        ValueError: there are fewer than four images, they are too small, or patches overlap.
+        ValueError: there are fewer than two images, they are too small, or patches overlap.
     """
     stopwatch, settings = Stopwatch(), settings or Settings()
     if patch_step(backbone) != patch_shape(backbone):
         raise ValueError(f"The patches of {backbone.source} overlap; rearranged images need patches side by side.")
-    prepared = split(prepare(images, patch_shape(backbone), settings), settings)
-    counts = settings.fit_sets, settings.test_sets
-    with tqdm(total=sum(counts), desc=f"arrangements of {backbone.name}", unit="set") as bar:
-        fitted, tested = (
-            list(features_of_sets(backbone, part, count, settings, 2 * seed + number, bar))
-            for number, (part, count) in enumerate(zip(prepared, counts, strict=True))
-        )
-    figures = {question: probe(fitted, tested, question, settings.patches, seed) for question in QUESTIONS}
-    figures |= {f"change_{question}": [relative_change(entry, question) for entry in tested] for question in QUESTIONS}
+    if len(images) < 2:
+        raise ValueError(f"There are {len(images)} images; patches of two are arranged.")
+    prepared = prepare(images, patch_shape(backbone), settings)
+    figures: dict[str, list[float]] = {}
+    for number in tqdm(range(settings.sets), desc=f"arrangements of {backbone.name}", unit="set"):
+        random = np.random.default_rng((seed, number))
+        patch_set = draw_set(prepared, patch_shape(backbone), settings.grid, random)
+        orders = features_of_orders(backbone, patch_set, settings, random)
+        for question in QUESTIONS:
+            figures.setdefault(question, []).append(probe(orders, question, settings.test_orders, random))
+            figures.setdefault(f"change_{question}", []).append(relative_change(orders[0], question))
     parameters = asdict(settings) | {"size": settings.grid * patch_shape(backbone)[0], "probe": "shrunk LDA"}
     return make_record("arrangement", mean_and_std(figures), dataset, backbone, parameters, seed, stopwatch)
 
@@ -326,11 +321,11 @@ def arrangement_figure(arranged: Mapping[str, Arranged], records: Sequence[Mappi
 def make_parser() -> argparse.ArgumentParser:
     """The options of this command."""
     parser = models_parser(__doc__)
-    parser.add_argument("--images", required=True, help="folder of four micrographs or more")
+    parser.add_argument("--images", required=True, help="folder of two micrographs or more")
     parser.add_argument("--grid", type=int, default=Settings.grid, help="patches a side, a multiple of 8")
-    parser.add_argument("--fit-sets", type=int, default=Settings.fit_sets, help="sets of patches to fit on")
-    parser.add_argument("--test-sets", type=int, default=Settings.test_sets, help="sets of patches to test on")
-    parser.add_argument("--patches", type=int, default=Settings.patches, help="of an image that the probe sees")
+    parser.add_argument("--sets", type=int, default=Settings.sets, help="sets of patches, each of two micrographs")
+    parser.add_argument("--orders", type=int, default=Settings.orders, help="how often each arrangement is drawn")
+    parser.add_argument("--test-orders", type=int, default=Settings.test_orders, help="orders of these to test on")
     parser.add_argument("--source", type=int, default=Settings.source, help="shortest side of micrographs in pixels")
     parser.add_argument("--output-folder", type=Path, required=True, help="for a result record (JSON) of each model")
     parser.add_argument("--figure", type=Path, required=True, help="file for the picture (PNG)")
@@ -339,7 +334,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def command(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """The records that the options ask for, each as soon as it is measured; the picture is written at the end."""
-    names = ("grid", "fit_sets", "test_sets", "patches", "source")
+    names = ("grid", "sets", "orders", "test_orders", "source")
     settings = Settings(**{name: getattr(arguments, name) for name in names})
     images = read_folder(arguments.images)
     dataset = describe_images(Path(arguments.images).name, images)
@@ -348,9 +343,9 @@ def command(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     for backbone in backbones:
         records.append(measure(backbone, images, dataset, settings, arguments.seed))
         yield records[-1]
-    patch = patch_shape(backbones[0])
-    shown = split(prepare(images, patch, settings), settings)[1]
-    example = draw_arrangements(shown, patch, settings.grid, np.random.default_rng((2 * arguments.seed + 1, 0)))
+    patch, random = patch_shape(backbones[0]), np.random.default_rng((arguments.seed, 0))
+    shown = draw_set(prepare(images, patch, settings), patch, settings.grid, random)
+    example = draw_arrangements(shown, settings.grid, random)
     save_figure(arrangement_figure(example, records), arguments.figure)
     for record in records:
         figures = {name: value for name, value in record["metrics"].items() if not name.endswith("_std")}

@@ -20,18 +20,17 @@ from evaluation.semantics.arrangement import (
     Settings,
     by_patch,
     draw_arrangements,
-    features_of_sets,
+    draw_set,
+    features_of_orders,
     main,
     measure,
     prepare,
     probe,
     relative_change,
-    split,
 )
 from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor
 
-SMALL = Settings(grid=8, fit_sets=8, test_sets=4, patches=32, source=140)
-FIT = SMALL.fit_sets
+SMALL = Settings(grid=8, sets=4, orders=4, test_orders=1, source=140)
 
 
 @pytest.fixture
@@ -53,14 +52,15 @@ def backbone(tiny_model):
     return make
 
 
-class Silent:
-    def update(self):
-        pass
+def arranged_of(images, seed=0):
+    random = np.random.default_rng(seed)
+    return draw_arrangements(draw_set([np.asarray(image) for image in images], (14, 14), 8, random), 8, random)
 
 
-def sets_of(backbone, micrographs, count=3):
-    images = prepare(micrographs, (14, 14), SMALL)
-    return list(features_of_sets(backbone, images, count, SMALL, 0, Silent()))
+def orders_of(backbone, micrographs, seed=0):
+    random = np.random.default_rng(seed)
+    patch_set = draw_set(prepare(micrographs, (14, 14), SMALL), (14, 14), SMALL.grid, random)
+    return features_of_orders(backbone, patch_set, SMALL, random)
 
 
 def patches_in(pixels):
@@ -71,8 +71,7 @@ def patches_in(pixels):
 
 
 def test_all_arrangements_of_a_set_hold_the_same_patches(micrographs):
-    images = [np.asarray(image) for image in micrographs]
-    arranged = draw_arrangements(images, (14, 14), 8, np.random.default_rng(0))
+    arranged = arranged_of(micrographs)
     assert set(arranged) == {name for names in QUESTIONS.values() for name in names}
     for names in (PATTERNS, (IN_PLACE, SHUFFLED)):
         contents = [patches_in(arranged[name].pixels) for name in names]
@@ -92,7 +91,7 @@ def test_all_arrangements_of_a_set_hold_the_same_patches(micrographs):
 def test_patterns_are_what_they_are_called(micrographs):
     images = [np.full((150, 150, 3), value, dtype=np.uint8) for value in (50, 200)]
     for seed in range(6):
-        arranged = draw_arrangements(images, (14, 14), 8, np.random.default_rng(seed))
+        arranged = arranged_of(images, seed)
         kinds = {name: (arranged[name].order < 32).astype(int) for name in PATTERNS}
         assert all(kind.sum() == 32 for kind in kinds.values())
         across, along, board, blocks, halves = (kinds[name] for name in PATTERNS)
@@ -108,7 +107,7 @@ def test_patterns_are_what_they_are_called(micrographs):
 
 
 def test_patches_are_shuffled_within_their_neighbourhood_only(micrographs):
-    arranged = draw_arrangements([np.asarray(image) for image in micrographs], (14, 14), 8, np.random.default_rng(1))
+    arranged = arranged_of(micrographs, 1)
     order, shuffled = arranged[IN_PLACE].order, arranged[SHUFFLED].order
     np.testing.assert_array_equal(order, np.arange(64).reshape(8, 8))
     assert (order != shuffled).mean() > 0.7
@@ -126,52 +125,63 @@ def test_features_come_back_in_the_order_of_the_patches():
 
 def test_a_model_without_position_gives_a_patch_the_same_feature_in_every_arrangement(backbone, micrographs):
     """Exactly: in double precision nothing but rounding is left, and with the bias it is another feature."""
-    for entry in sets_of(backbone(torch.float64, position_encoding="none"), micrographs):
+    for entry in orders_of(backbone(torch.float64, position_encoding="none"), micrographs):
         for question in QUESTIONS:
             # float64, rounded to float32 at the end: 6e-8 of each channel at most.
             assert relative_change(entry, question) < 1e-7
-    for entry in sets_of(backbone(alibi_slope=5.0), micrographs):
+    for entry in orders_of(backbone(alibi_slope=5.0), micrographs):
         for question in QUESTIONS:
             assert relative_change(entry, question) > 1e-3
 
 
+def test_all_orders_of_a_set_hold_the_same_patches_elsewhere(micrographs):
+    random = np.random.default_rng(0)
+    patch_set = draw_set([np.asarray(image) for image in micrographs], (14, 14), 8, random)
+    first, second = (draw_arrangements(patch_set, 8, random) for _ in range(2))
+    for name in first.keys() - {IN_PLACE}:
+        assert patches_in(first[name].pixels) == patches_in(second[name].pixels)
+        assert (first[name].order != second[name].order).any()
+
+
 def test_bias_of_distances_tells_patterns_and_no_directions(backbone, micrographs):
     """With a strong bias; the features of two arrangements that mirror each other in the diagonal are alike for it."""
+    micrographs = micrographs[:2]  # a dark one and a bright one in every set
     dataset = describe_images("noise", micrographs)
-    strong = replace(SMALL, fit_sets=24, test_sets=12, patches=32)
-    alibi = measure(backbone(alibi_slope=5.0), micrographs, dataset, strong)["metrics"]
-    nope = measure(backbone(position_encoding="none"), micrographs, dataset, strong)["metrics"]
-    assert alibi["patterns"] > 0.6
-    # 12 test sets of 64 answers: a standard error of .02 if answers were independent, which those of a set are not.
+    many = replace(SMALL, sets=12, orders=10, test_orders=2)
+    alibi = measure(backbone(alibi_slope=5.0), micrographs, dataset, many)["metrics"]
+    nope = measure(backbone(position_encoding="none"), micrographs, dataset, many)["metrics"]
+    assert alibi["patterns"] > 0.5
+    # 12 sets of 64 answers: a standard error of .02 if answers were independent, which those of a set are not.
     assert alibi["stripes"] == pytest.approx(1 / 2, abs=0.1)
     assert nope["patterns"] == pytest.approx(1 / 3, abs=0.1)
     assert nope["stripes"] == pytest.approx(1 / 2, abs=0.1)
+    assert nope["shuffles"] == pytest.approx(1 / 2, abs=0.1)
     assert nope["change_patterns"] < 1e-5 < alibi["change_patterns"]
 
 
 def test_probe_tells_what_can_be_told_and_guesses_the_rest():
     random = np.random.default_rng(0)
-
-    def sets(count, shift):
-        for _ in range(count):
-            patches = random.normal(size=(64, 10)) * np.linspace(10, 0.1, 10)
-            moved = patches + shift * np.eye(10)[9]
-            yield {IN_PLACE: patches, SHUFFLED: moved}
+    patches = random.normal(size=(640, 10)) * np.linspace(10, 0.1, 10)
 
     def told(shift):
-        return np.mean(probe(list(sets(20, shift)), list(sets(10, shift)), "shuffles", 32))
+        noise = [random.normal(size=(2, 640, 10)) * 0.01 for _ in range(6)]
+        orders = [{IN_PLACE: patches + one[0], SHUFFLED: patches + one[1] + shift * np.eye(10)[9]} for one in noise]
+        return probe(orders, "shuffles", 2, np.random.default_rng(1))
 
     # Two standard deviations of the smallest channel, a fiftieth of the largest; a normal distribution gives .84.
     assert told(0.2) == pytest.approx(0.84, abs=0.05)
     assert told(0.0) == pytest.approx(0.5, abs=0.07)
 
 
-def test_test_sets_are_of_other_micrographs():
-    images = [np.full((2, 2, 3), number) for number in range(15)]
-    fitted, tested = split(images, Settings())
-    assert len(tested) == 5
-    assert not {int(image[0, 0, 0]) for image in fitted} & {int(image[0, 0, 0]) for image in tested}
-    assert [len(part) for part in split(images[:4], Settings())] == [2, 2]
+def test_probe_is_tested_on_patches_and_orders_that_it_was_not_fitted_on():
+    """Features that say which patch it is and which order, and nothing else, tell nothing."""
+    random = np.random.default_rng(0)
+    patches = random.normal(size=(640, 4))
+    of_order = random.normal(size=(8, 2, 4))
+    orders = [{IN_PLACE: patches + one[0], SHUFFLED: patches + one[1]} for one in of_order]
+    told = [probe([*orders[:4], orders[4 + number]], "shuffles", 1, random) for number in range(4)]
+    assert np.mean(told) < 0.8
+    assert probe([orders[0], orders[0]], "shuffles", 1, random) > np.mean(told)
 
 
 @pytest.fixture
@@ -197,7 +207,7 @@ def words(folder, *more):
         "--source",
         140,
     ]
-    options += ["--fit-sets", 3, "--test-sets", 2, "--patches", 16]
+    options += ["--sets", 2, "--orders", 3, "--test-orders", 1]
     options += ["--output-folder", folder / "records", "--figure", folder / "figure.png", *more]
     return list(map(str, options))
 
@@ -221,8 +231,8 @@ def test_command_writes_a_record_per_model_and_a_picture(folder, capsys):
     [
         (("--grid", 12), "The grid is 12; it must be a multiple of 8"),
         (("--source", 98), "7×7 patches at 98 pixels; the grid needs 8 a side"),
-        (("--patches", 65), "no more patches than half of the 64 of an image"),
-        (("--fit-sets", 0), "There are 0 and 2 sets"),
+        (("--test-orders", 3), "2 sets of 3 orders, 3 of them to test on"),
+        (("--sets", 0), "There are 0 sets"),
         (("--images", "nowhere"), "nowhere is not a folder"),
     ],
 )
@@ -235,7 +245,7 @@ def test_wrong_input_is_named_and_nothing_is_written(folder, capsys, more, messa
 
 
 def test_too_few_images_and_overlapping_patches_are_refused(micrographs, backbone):
-    with pytest.raises(ValueError, match="There are 3 images; the probe needs 4 or more"):
-        measure(backbone(), micrographs[:3], describe_images("few", micrographs[:3]), SMALL)
+    with pytest.raises(ValueError, match="There are 1 images; patches of two are arranged"):
+        measure(backbone(), micrographs[:1], describe_images("few", micrographs[:1]), SMALL)
     with pytest.raises(ValueError, match="overlap"):
         measure(backbone(patch_stride=7), micrographs, describe_images("noise", micrographs), SMALL)
