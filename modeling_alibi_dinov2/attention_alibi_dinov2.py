@@ -30,8 +30,8 @@ ATTENTION_IMPLEMENTATIONS = ("sdpa", "eager", BLOCKWISE, "flex_attention")
 # on whole tiles of queries.
 BLOCK_BYTES = 16 * 2**20
 
-# With a bias beside its activations a forward pass of 518 px outgrows what glibc keeps of freed memory, and every layer
-# fetches its pages anew (8 % of the time). Freeing a block of just under 32 MiB, of which no page is ever touched, makes
+# With a bias beside its activations a forward pass of 518 px outgrows what glibc keeps of freed memory, and each layer
+# fetches its pages anew (8 % of the time). Freeing a block of just under 32 MiB, no page of which is touched, makes
 # glibc keep up to twice as much from then on.
 KEPT_BYTES = 31 * 2**20
 
