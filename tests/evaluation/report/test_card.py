@@ -25,8 +25,8 @@ def cells(table: str) -> list[list[str]]:
     return [rows[0], *rows[2:]]
 
 
-def card_of(records, compared=(), config=CONFIG, name="org/alibi", **pictures) -> str:
-    return render_card(name, config, PROVENANCE, WEIGHTS_SHA256, records, compared, **pictures)
+def card_of(records, compared=(), config=CONFIG, name="org/alibi", provenance=PROVENANCE, **pictures) -> str:
+    return render_card(name, config, provenance, WEIGHTS_SHA256, records, compared, **pictures)
 
 
 def test_table_has_a_column_per_model_and_rows_in_the_order_of_the_headlines():
@@ -209,6 +209,17 @@ def test_card_tells_how_to_make_each_number_again_and_what_it_was_made_of():
     assert "nasa/pretrained-microscopy-models" in text
     assert "whose source the records do not tell" in text
     assert 'from_pretrained("org/alibi", trust_remote_code=True)' in text
+
+
+def test_limits_of_one_model_stand_among_those_of_all():
+    own = ["Worse on slag than its forerunner.", "Never tried on ice."]
+
+    def limits(text: str) -> list[str]:
+        section = text.split("## Limits\n\n")[1].split("\n\n")[0]
+        return [" ".join(line.split()) for line in section.removeprefix("* ").split("\n* ")]
+
+    common = limits(card_of([]))
+    assert limits(card_of([], provenance=PROVENANCE | {"limits": own})) == [*common[:-1], *own, common[-1]]
 
 
 def test_model_without_records_says_so():
