@@ -116,6 +116,28 @@ def test_the_teachers_place_makes_its_features_less_stable(tiny_teacher, tiny_mo
     assert found["student"] > found["teacher"] + 0.1
 
 
+def test_what_all_images_have_at_a_place_is_no_part_of_placeless_figures(tiny_teacher):
+    """Images of noise have nothing in common but what the teacher adds at each place."""
+    images, metrics = noise_images(6, 154), {}
+    for strength in (0.0, 3.0):
+        teacher = tiny_teacher()
+        embeddings = teacher.embeddings.position_embeddings
+        side = round((embeddings.shape[1] - 1) ** 0.5)
+        rows, columns = torch.meshgrid(*[torch.linspace(-1, 1, side)] * 2, indexing="ij")
+        ramps = torch.randn(2, embeddings.shape[2], generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            embeddings[0, 1:] = strength * torch.stack([rows.flatten(), columns.flatten()], dim=1) @ ramps
+        backbone = Backbone(teacher, Dinov2AlibiImageProcessor(), "teacher", "teacher")
+        metrics[strength] = measure(backbone, images, describe_images("noise", images), SIZE)["metrics"]
+    for name in ("moved", "half_patch"):
+        centred, placeless = (
+            abs(metrics[3.0][f"{name}_{kind}"] - metrics[0.0][f"{name}_{kind}"]) for kind in ("centred", "placeless")
+        )
+        assert centred > 0.05, name
+        assert placeless < centred / 2, name
+    assert "moved_placeless" not in measure(backbone, images[:1], describe_images("one", images[:1]), SIZE)["metrics"]
+
+
 def test_square_is_the_centre(image):
     assert square(image, 300).tobytes() == image.crop((50, 0, 350, 300)).tobytes()
 
