@@ -47,8 +47,9 @@ HEADLINES = {
     "stability": (
         Headline("moved_centred", "same content at another crop position, centred cosine", 2),
         Headline("half_patch_centred", "the same, moved by half a patch", 2),
-        Headline("noise_centred", "the same with mild noise", 2),
-        Headline("jpeg_centred", "the same as JPEG", 2),
+        Headline("half_patch_placeless", "the same, without what tells the place", 2),
+        Headline("noise_centred", "same content with mild noise", 2),
+        Headline("jpeg_centred", "same content as JPEG", 2),
         Headline("same_phase_centred", "neighbours inside one phase, centred cosine", 2),
     ),
     "arrangement": (
