@@ -28,10 +28,10 @@ from .attention_alibi_dinov2 import (
     ATTENTION_FUNCTIONS,
     ATTENTION_IMPLEMENTATIONS,
     BLOCKWISE,
-    config_distances,
     convert_mask,
     merge_masks,
     shared_bias,
+    token_distances,
 )
 from .configuration_alibi_dinov2 import Dinov2AlibiConfig
 from .embeddings_alibi_dinov2 import Dinov2AlibiEmbeddings
@@ -60,8 +60,8 @@ class Dinov2AlibiAttention(Dinov2WithRegistersAttention):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """`(B, tokens, D)` -> the same, and the attention weights where the path forms them.
 
-        `alibi_distances`, `(h·w, h·w)`, comes in when the bias differs from layer to layer; a bias that all layers
-        share is in `attention_mask` already. `alibi_slopes` are those of a layer that has none of its own.
+        `alibi_distances`, `(tokens, tokens)`, comes in when the bias differs from layer to layer; a bias that all
+        layers share is in `attention_mask` already. `alibi_slopes` are those of a layer that has none of its own.
         """
         slopes = alibi_slopes if self.alibi_slopes is None else self.alibi_slopes
         if slopes is not None:
@@ -73,9 +73,10 @@ class Dinov2AlibiAttention(Dinov2WithRegistersAttention):
 
         if alibi_distances is not None and slopes is not None:
             if self.config.alibi_jitter:
-                alibi_distances = alibi_distances + self.config.alibi_jitter * torch.randn_like(alibi_distances)
-            distances = pad_prefix(alibi_distances, self.config.num_prefix_tokens)
-            bias = distances_to_bias(distances, slopes).to(query.dtype)
+                prefix = self.config.num_prefix_tokens
+                noise = torch.randn_like(alibi_distances[prefix:, prefix:])
+                alibi_distances = alibi_distances + self.config.alibi_jitter * pad_prefix(noise, prefix)
+            bias = distances_to_bias(alibi_distances, slopes).to(query.dtype)
             attention_mask = merge_masks(bias, attention_mask)
         # Where layer norms are kept in another precision than the projections, so is what the encoder has added up.
         if isinstance(attention_mask, torch.Tensor):
@@ -166,7 +167,7 @@ class Dinov2AlibiEncoder(Dinov2AlibiPreTrainedModel, Dinov2WithRegistersEncoder)
             if config._attn_implementation in (BLOCKWISE, "flex_attention"):
                 kwargs |= {"grid_size": grid_size, "alibi_slopes": slopes}
             elif slopes is None or config.alibi_jitter:
-                distances = config_distances(config, grid_size, device=hidden_states.device)
+                distances = token_distances(config, grid_size, hidden_states.device)
                 kwargs |= {"alibi_distances": distances, "alibi_slopes": slopes}
             else:
                 attention_mask = merge_masks(shared_bias(config, slopes, grid_size, hidden_states), attention_mask)

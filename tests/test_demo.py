@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`make demo` runs from its first step to its last: the shipped model beside a small teacher, on small images."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from alibi_dinov2.features.backbone import load_backbone
+from evaluation.report.records import read_records
+from training.import_onnx_teacher import teacher_processor
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_demo_ends_with_table_and_pictures(tmp_path, tiny_teacher):
+    demo = tmp_path / "demo"
+    made = {"VENV": tmp_path / "venv", "WHEEL": tmp_path / "teacher.whl"}
+    made["VENV"].mkdir()
+    for file in (made["VENV"] / "installed", made["WHEEL"]):
+        file.touch()
+        os.utime(file, (0, 0))  # older than what is made of it
+    # As wide as the shipped model, which is compared with it.
+    width = load_backbone(REPOSITORY / "model_cards" / "alibi-dinov2-small").model.config.hidden_size
+    tiny_teacher(hidden_size=width, num_attention_heads=6, num_hidden_layers=1).save_pretrained(demo / "teacher")
+    teacher_processor().save_pretrained(demo / "teacher")
+
+    variables = made | {"DEMO": demo, "BIN": Path(sys.executable).parent, "PROBE_SIZE": 126, "AGREEMENT_SIZE": 56}
+    command = ["make", "demo", *(f"{name}={value}" for name, value in variables.items())]
+    run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert "cosine to the teacher" in run.stdout
+    assert "positional" in " ".join({record["task"] for record in read_records([demo / "results"]).values()})
+    assert len(read_records([demo / "results"])) == 6
+    for name in ("pca.png", "biased-labels.png"):
+        assert (demo / name).stat().st_size > 10_000
