@@ -3,12 +3,15 @@
 
     python -m benchmarks.slopes fit --teacher teacher --images photographs --micrographs data/micrographs \\
         --runs runs/slopes --output slopes.json
+    python -m benchmarks.slopes figure --record slopes.json --model student --output slopes.png
     python -m benchmarks.slopes cost --output slopes-cost.json
 
 `fit` makes a student for each choice of slopes, of which nothing but learned slopes is trained; these start at 1. Fixed
 slopes are measured as they are. Figures: the cosine to the teacher on held-out photographs, its share of the largest
 gain over the published slope of 1, the positional R² on micrographs, and the slopes. Weights are the teacher's, or
 with `--student` those of a distilled student. An output that is there already is completed.
+
+`figure` draws a study as the paper's figure S7 does: the slopes by layer, beside what each choice gains.
 
 `cost` times a forward pass of a random ViT-S/14 with each choice beside stock DINOv2 without a bias; times are medians
 of runs that take turns in one process.
@@ -22,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from tqdm.auto import tqdm
 from transformers import AutoImageProcessor
@@ -30,6 +34,7 @@ from alibi_dinov2.features.backbone import Backbone, load_backbone
 from alibi_dinov2.features.dense_features import dense_features
 from alibi_dinov2.io.files import new_folder, write_json
 from alibi_dinov2.io.images import read_folder
+from alibi_dinov2.pictures.plots import line_looks, subplots
 from benchmarks.cases import DTYPES, HEAD_DIM, PATCH, Setting, build_model
 from benchmarks.measuring import machine_facts, time_in_turns
 from evaluation.position.positional_probe import probe_images, summarise
@@ -164,6 +169,44 @@ def study_table(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def by_layer(slopes: dict[str, list[float]], layers: int) -> np.ndarray:
+    """Slopes by the name of their tensor as `(layers, heads or 1)`; what all layers share is there in each."""
+    if len(slopes) == 1:
+        return np.tile(next(iter(slopes.values())), (layers, 1))
+    return np.array(
+        [slopes[name] for name in sorted(slopes, key=lambda name: int(name.split(".layer.")[1].split(".")[0]))]
+    )
+
+
+def study_figure(record: dict[str, Any], shipped: dict[str, list[float]] | None = None) -> Figure:
+    """Learned slopes by layer, a line per choice and a dot per head, and the cosine of every choice.
+
+    Args:
+        record: of a study.
+        shipped: slopes of a distilled model by the name of their tensor, for a line of its own.
+    """
+    found = record["choices"]
+    learned = {name: entry["slopes"] for name, entry in found.items() if entry["slopes"]}
+    learned |= {"distilled": shipped} if shipped else {}
+    layers = max((len(slopes) for slopes in learned.values()), default=1)
+    figure, axes = subplots(1, 2, 10, 3.8, width_ratios=(3, 2))
+    lines, gains = axes[0]
+    for (name, slopes), (colour, marker) in zip(learned.items(), line_looks(learned).values(), strict=True):
+        values, numbers = by_layer(slopes, layers), np.arange(1, layers + 1)
+        lines.plot(numbers, values.mean(axis=1), color=colour, marker=marker, label=name)
+        if values.shape[1] > 1:
+            lines.plot(numbers, values, color=colour, marker=marker, markersize=3, linestyle="none", alpha=0.4)
+    lines.axhline(0, color="grey", linewidth=0.8)
+    lines.set(xlabel="layer", ylabel="slope: mean, and each head", xticks=np.arange(1, layers + 1))
+    lines.legend(fontsize=8)
+    names = [f"fixed, {name}" if name in FIXED else name for name in found]
+    gains.plot([entry["cosine"] for entry in found.values()], names, "o", color="black")
+    gains.invert_yaxis()
+    gains.grid(alpha=0.3)
+    gains.set(xlabel="cosine to the teacher before distillation")
+    return figure
+
+
 def cost(options: Namespace) -> dict[str, Any]:
     """Seconds of a forward pass with each choice, and their ratio to stock DINOv2."""
     setting = Setting(options.size, options.batch, options.dtype, options.layers, options.width)
@@ -218,6 +261,10 @@ def make_parser() -> ArgumentParser:
     costing.add_argument("--repeats", type=int, default=9)
     costing.add_argument("--layers", type=int, default=12)
     costing.add_argument("--width", type=int, default=384, help=f"a multiple of {HEAD_DIM}")
+    drawing = ways.add_parser("figure", help="a picture of a study")
+    drawing.add_argument("--record", type=Path, required=True, help="of `fit`")
+    drawing.add_argument("--model", help="folder of a distilled model, whose slopes are drawn too")
+    drawing.add_argument("--output", type=Path, required=True, help="PNG file")
     for way in (fitting, costing):
         way.add_argument("--output", type=Path, required=True, help="JSON file")
     return parser
@@ -226,6 +273,11 @@ def make_parser() -> ArgumentParser:
 def main() -> None:
     parser = make_parser()
     options = parser.parse_args()
+    if options.way == "figure":
+        record = json.loads(options.record.read_text(encoding="utf-8"))
+        shipped = slopes_of(load_backbone(options.model).model) if options.model else None
+        study_figure(record, shipped).savefig(options.output, dpi=120)
+        return
     if options.size < PATCH or options.size % PATCH:
         parser.error(f"size is {options.size}; it must be a multiple of the patch size, {PATCH} pixels")
     if options.way == "cost":

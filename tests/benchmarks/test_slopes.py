@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from alibi_dinov2.features.backbone import load_backbone
-from benchmarks.slopes import CHOICES, LEARNED, main
+from benchmarks.slopes import CHOICES, LEARNED, by_layer, main, study_figure
 from evaluation.position.noise import noise_images
 from training.create_student import save_student
 from training.import_onnx_teacher import teacher_processor
@@ -67,6 +67,27 @@ def test_every_choice_is_fitted_and_measured_and_a_second_call_adds_nothing(run,
     before = (sources / "slopes.json").stat().st_mtime_ns
     assert run(*words(sources, *more)).splitlines() == table
     assert (sources / "slopes.json").stat().st_mtime_ns == before
+    own = sources / "runs" / "one-per-layer" / "run" / "student"
+    run("figure", "--record", sources / "slopes.json", "--model", own, "--output", sources / "slopes.png")
+    assert (sources / "slopes.png").stat().st_size > 10_000
+
+
+def test_slopes_are_drawn_at_their_layers():
+    """Layers come in the order of their numbers, and what all share stands in each."""
+    per_layer = {f"encoder.layer.{number}.attention.alibi_slopes": [float(number)] for number in (0, 10, 2, 1)}
+    assert by_layer(per_layer, 4).tolist() == [[0], [1], [2], [10]]
+    assert by_layer({"encoder.alibi_slopes": [1.0, 3.0]}, 3).tolist() == [[1, 3]] * 3
+    record = {
+        "choices": {
+            "1": {"cosine": 0.5, "slopes": {}},
+            "one per head": {"cosine": 0.7, "slopes": {"encoder.alibi_slopes": [1.0, 3.0]}},
+            "one per layer": {"cosine": 0.6, "slopes": per_layer},
+        }
+    }
+    lines, gains = study_figure(record, per_layer).axes
+    drawn = {line.get_label(): line.get_ydata().tolist() for line in lines.get_lines() if line.get_label()[0] != "_"}
+    assert drawn == {"one per head": [2] * 4, "one per layer": [0, 1, 2, 10], "distilled": [0, 1, 2, 10]}
+    assert gains.get_lines()[0].get_xdata().tolist() == [0.5, 0.7, 0.6]
 
 
 def test_another_study_is_not_added_to_this_one(run, sources, capsys):
