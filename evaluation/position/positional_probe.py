@@ -12,7 +12,6 @@ A model without semantics has a low R² too: read it beside a semantic score.
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ from evaluation.position.joint_probes import predict, r_squared
 from evaluation.position.noise import noise_images
 from evaluation.position.patch_sampling import TRAIN_FRACTION, sample_patches
 from evaluation.position.position_targets import position_targets
-from evaluation.report.records import DatasetFacts, Stopwatch, describe_images, make_record, mean_and_std
+from evaluation.report.records import DatasetFacts, Stopwatch, data_name, describe_images, make_record, mean_and_std
 
 REPEATS = 6
 
@@ -112,7 +111,7 @@ def read_images(arguments: argparse.Namespace) -> tuple[list[Image.Image], Datas
         FileNotFoundError: as `read_folder`.
     """
     if arguments.images:
-        images, name = read_folder(arguments.images), Path(arguments.images).name
+        images, name = read_folder(arguments.images), data_name(arguments.images)
     elif arguments.noise < 1:
         raise ValueError(f"{arguments.noise} images of noise were asked for; give 1 or more.")
     else:

@@ -55,6 +55,12 @@ class Stopwatch:
         return round(time.perf_counter() - self.started, 3)
 
 
+def data_name(folder: str | Path) -> str:
+    """What records call the images of a folder: its name, or where that says no more than `images`, its parent's."""
+    path = Path(folder).absolute()
+    return path.parent.name if path.name == "images" else path.name
+
+
 def describe_images(name: str, images: Sequence[Image.Image], split: str = "all") -> DatasetFacts:
     """Facts of a set of decoded images; order counts."""
     digest = hashlib.sha256()

@@ -18,7 +18,7 @@ from alibi_dinov2.features.backbone import Backbone, load_backbone
 from alibi_dinov2.features.dense_features import dense_features
 from alibi_dinov2.io.images import read_folder
 from evaluation.command import measured_backbone, record_parser, run_record
-from evaluation.report.records import DatasetFacts, Stopwatch, describe_images, make_record
+from evaluation.report.records import DatasetFacts, Stopwatch, data_name, describe_images, make_record
 
 
 def mean_cosine(features: np.ndarray, reference: np.ndarray, zero_channels: Sequence[int] = ()) -> float:
@@ -104,7 +104,7 @@ def command(arguments: argparse.Namespace) -> dict[str, Any]:
     channels = zeroed_channels(arguments.run) if arguments.run else []
     teacher = load_backbone(arguments.teacher, arguments.device)
     backbone = measured_backbone(arguments)
-    dataset = describe_images(Path(arguments.images).name, images)
+    dataset = describe_images(data_name(arguments.images), images)
     return measure(backbone, teacher, images, dataset, arguments.size, channels, arguments.seed)
 
 

@@ -40,7 +40,7 @@ from alibi_dinov2.io.images import read_folder
 from alibi_dinov2.pictures.colours import line_colours
 from alibi_dinov2.pictures.panels import save_figure
 from evaluation.command import models_parser, named_backbones, run_records
-from evaluation.report.records import DatasetFacts, Stopwatch, describe_images, make_record, mean_and_std
+from evaluation.report.records import DatasetFacts, Stopwatch, data_name, describe_images, make_record, mean_and_std
 
 PATTERNS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "stripes across": lambda row, column: row // 2 % 2 + 0 * column,
@@ -337,7 +337,7 @@ def command(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     names = ("grid", "sets", "orders", "test_orders", "source")
     settings = Settings(**{name: getattr(arguments, name) for name in names})
     images = read_folder(arguments.images)
-    dataset = describe_images(Path(arguments.images).name, images)
+    dataset = describe_images(data_name(arguments.images), images)
     backbones = named_backbones(arguments)
     records = []
     for backbone in backbones:

@@ -35,7 +35,7 @@ from alibi_dinov2.features.backbone import Backbone, patch_shape, patch_step
 from alibi_dinov2.features.dense_features import dense_features
 from alibi_dinov2.io.images import read_folder
 from evaluation.command import measured_backbone, record_parser, run_record
-from evaluation.report.records import DatasetFacts, Stopwatch, describe_images, make_record, mean_and_std
+from evaluation.report.records import DatasetFacts, Stopwatch, data_name, describe_images, make_record, mean_and_std
 from evaluation.semantics.miou import VOID
 from evaluation.semantics.segmentation_data import read_pairs
 
@@ -206,7 +206,7 @@ def command(arguments: argparse.Namespace) -> dict[str, Any]:
         images, masks = read_pairs([Path(arguments.images)], arguments.masks)
     else:
         images, masks = read_folder(arguments.images), None
-    dataset = describe_images(Path(arguments.images).name, images)
+    dataset = describe_images(data_name(arguments.images), images)
     return measure(measured_backbone(arguments), images, dataset, arguments.size, masks, arguments.seed)
 
 

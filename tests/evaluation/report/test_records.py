@@ -8,8 +8,14 @@ from pathlib import Path
 import pytest
 
 from evaluation.command import command_line, record_parser
-from evaluation.report.records import read_record, read_records
+from evaluation.report.records import data_name, read_record, read_records
 from tests.evaluation.report.example_records import example_record, without, write_records
+
+
+def test_data_have_the_name_of_the_folder_that_says_what_they_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = [data_name(folder) for folder in ("data/steel", "data/steel/images", "data/steel/images/", ".")]
+    assert names == ["steel", "steel", "steel", tmp_path.name]
 
 
 def test_records_come_from_files_and_folders_in_the_order_of_their_names(tmp_path):
