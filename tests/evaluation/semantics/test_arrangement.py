@@ -189,9 +189,9 @@ def folder(tmp_path, tiny_model, micrographs):
     for name, overrides in (("alibi", {}), ("nope", {"position_encoding": "none"})):
         tiny_model(**overrides).save_pretrained(tmp_path / name)
         Dinov2AlibiImageProcessor().save_pretrained(tmp_path / name)
-    (tmp_path / "images").mkdir()
+    (tmp_path / "steel").mkdir()
     for number, image in enumerate(micrographs):
-        image.save(tmp_path / "images" / f"{number}.png")
+        image.save(tmp_path / "steel" / f"{number}.png")
     return tmp_path
 
 
@@ -201,7 +201,7 @@ def words(folder, *more):
         folder / "alibi",
         folder / "nope",
         "--images",
-        folder / "images",
+        folder / "steel",
         "--grid",
         8,
         "--source",
@@ -219,7 +219,7 @@ def test_command_writes_a_record_per_model_and_a_picture(folder, capsys):
     with Image.open(folder / "figure.png") as picture:
         assert picture.format == "PNG"
     for name in ("alibi", "nope"):
-        record = json.loads((folder / "records" / f"arrangement-images-{name}-112.json").read_text())
+        record = json.loads((folder / "records" / f"arrangement-steel-{name}-112.json").read_text())
         assert {*QUESTIONS, *(f"change_{question}" for question in QUESTIONS)} <= record["metrics"].keys()
         assert record["parameters"]["grid"] == 8
         assert str(folder) not in json.dumps(record)
