@@ -32,7 +32,7 @@ from transformers import AutoImageProcessor
 
 from alibi_dinov2.features.backbone import Backbone, load_backbone
 from alibi_dinov2.features.dense_features import dense_features
-from alibi_dinov2.io.files import new_folder, write_json
+from alibi_dinov2.io.files import new_file, new_folder, write_json
 from alibi_dinov2.io.images import read_folder
 from alibi_dinov2.pictures.plots import line_looks, subplots
 from benchmarks.cases import DTYPES, HEAD_DIM, PATCH, Setting, build_model
@@ -270,25 +270,40 @@ def make_parser() -> ArgumentParser:
     return parser
 
 
+def draw(options: Namespace) -> None:
+    """Write the picture that the options of `figure` ask for.
+
+    Raises:
+        ValueError: the record is of something else.
+        OSError: there is no such record or model, or no such place for the picture.
+    """
+    record = json.loads(options.record.read_text(encoding="utf-8"))
+    if not isinstance(record, dict) or not record.get("choices"):
+        raise ValueError(f"{options.record} holds no choices of slopes; give what `fit` wrote.")
+    shipped = slopes_of(load_backbone(options.model).model) if options.model else None
+    with new_file(options.output) as temporary:
+        study_figure(record, shipped).savefig(temporary, dpi=120, format="png")
+
+
+def check(options: Namespace) -> None:
+    """Refuse with a `ValueError` what `fit` and `cost` cannot do."""
+    if options.size < PATCH or options.size % PATCH:
+        raise ValueError(f"size is {options.size}; it must be a multiple of the patch size, {PATCH} pixels")
+    if options.way == "fit" and (options.probe_size < SMALLEST * PATCH or options.steps < 1):
+        raise ValueError(
+            f"probe size {options.probe_size} must be {SMALLEST * PATCH} or more, steps {options.steps} at least 1"
+        )
+
+
 def main() -> None:
     parser = make_parser()
     options = parser.parse_args()
-    if options.way == "figure":
-        record = json.loads(options.record.read_text(encoding="utf-8"))
-        shipped = slopes_of(load_backbone(options.model).model) if options.model else None
-        study_figure(record, shipped).savefig(options.output, dpi=120)
-        return
-    if options.size < PATCH or options.size % PATCH:
-        parser.error(f"size is {options.size}; it must be a multiple of the patch size, {PATCH} pixels")
-    if options.way == "cost":
-        print(cost_table(cost(options)))
-        return
-    if options.probe_size < SMALLEST * PATCH or options.steps < 1:
-        parser.error(
-            f"probe size {options.probe_size} must be {SMALLEST * PATCH} or more, steps {options.steps} at least 1"
-        )
     try:
-        print(study_table(study(options)))
+        if options.way == "figure":
+            draw(options)
+            return
+        check(options)
+        print(cost_table(cost(options)) if options.way == "cost" else study_table(study(options)))
     except (ValueError, OSError) as error:
         parser.error(str(error))
 

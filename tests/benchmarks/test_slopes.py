@@ -90,6 +90,15 @@ def test_slopes_are_drawn_at_their_layers():
     assert gains.get_lines()[0].get_xdata().tolist() == [0.5, 0.7, 0.6]
 
 
+def test_what_is_no_study_is_not_drawn(run, tmp_path, capsys):
+    (tmp_path / "other.json").write_text('{"rows": []}')
+    for record, message in (("missing.json", "missing.json"), ("other.json", "holds no choices of slopes")):
+        with pytest.raises(SystemExit):
+            run("figure", "--record", tmp_path / record, "--output", tmp_path / "slopes.png")
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "slopes.png").exists()
+
+
 def test_another_study_is_not_added_to_this_one(run, sources, capsys):
     run(*words(sources, "--choices", "1"))
     with pytest.raises(SystemExit):
