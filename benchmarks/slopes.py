@@ -32,8 +32,9 @@ from transformers import AutoImageProcessor
 
 from alibi_dinov2.features.backbone import Backbone, load_backbone
 from alibi_dinov2.features.dense_features import dense_features
-from alibi_dinov2.io.files import new_file, new_folder, write_json
+from alibi_dinov2.io.files import new_folder, write_json
 from alibi_dinov2.io.images import read_folder
+from alibi_dinov2.pictures.panels import save_figure
 from alibi_dinov2.pictures.plots import line_looks, subplots
 from benchmarks.cases import DTYPES, HEAD_DIM, PATCH, Setting, build_model
 from benchmarks.measuring import machine_facts, time_in_turns
@@ -281,8 +282,7 @@ def draw(options: Namespace) -> None:
     if not isinstance(record, dict) or not record.get("choices"):
         raise ValueError(f"{options.record} holds no choices of slopes; give what `fit` wrote.")
     shipped = slopes_of(load_backbone(options.model).model) if options.model else None
-    with new_file(options.output) as temporary:
-        study_figure(record, shipped).savefig(temporary, dpi=120, format="png")
+    save_figure(study_figure(record, shipped), options.output)
 
 
 def check(options: Namespace) -> None:
@@ -301,9 +301,9 @@ def main() -> None:
     try:
         if options.way == "figure":
             draw(options)
-            return
-        check(options)
-        print(cost_table(cost(options)) if options.way == "cost" else study_table(study(options)))
+        else:
+            check(options)
+            print(cost_table(cost(options)) if options.way == "cost" else study_table(study(options)))
     except (ValueError, OSError) as error:
         parser.error(str(error))
 

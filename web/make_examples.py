@@ -42,14 +42,15 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder for the examples")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
-    backbones = {"DINOv2": load_backbone(arguments.teacher), "NoPE": load_backbone(arguments.nope)}
+    sources = {"DINOv2": arguments.teacher, "NoPE": arguments.nope}
+    deep = {model: DeepFeatures(load_backbone(source)) for model, source in sources.items()}
     index = []
     for name, title in EXAMPLES.items():
         shutil.copyfile(MICROGRAPHS / f"{name}.png", arguments.output / f"{name}.png")
         image = ArrayImage(np.asarray(Image.open(MICROGRAPHS / f"{name}.png").convert("RGB")))
         models = []
-        for model, backbone in backbones.items():
-            ((_, _, features),) = DeepFeatures(backbone).windows(image, 0, MemoryCache())
+        for model, of_model in deep.items():
+            ((_, _, features),) = of_model.windows(image, 0, MemoryCache())
             grid = directions(features)
             scales = np.abs(grid).max(axis=(0, 1)) / 127
             stored = np.rint(grid / scales)

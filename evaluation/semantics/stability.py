@@ -176,13 +176,16 @@ def measure(
         offsets = {"": 0.0, "_centred": mean}
         if len(maps) > 1:
             offsets["_placeless"] = mean + (place_sum - places[number]) / (len(maps) - 1)
+        phases = None
+        if masks is not None:
+            whole = Image.fromarray(masks[number].astype(np.int32))
+            mask = np.asarray(square(whole, size + move * patch, Image.Resampling.NEAREST))[:size, :size]
+            phases = phases_of_patches(mask, patch)
         for suffix, offset in offsets.items():
             shifted = {name: features - offset for name, features in entry.items()}
             found = compare(shifted, move, np.random.default_rng((seed, number, 1)))
-            if masks is not None:
-                whole = Image.fromarray(masks[number].astype(np.int32))
-                mask = np.asarray(square(whole, size + move * patch, Image.Resampling.NEAREST))[:size, :size]
-                pairs = same_phase(shifted["here"], phases_of_patches(mask, patch))
+            if phases is not None:
+                pairs = same_phase(shifted["here"], phases)
                 found |= {"same_phase": float(np.mean(pairs))} if pairs else {}
             for name, value in found.items():
                 figures.setdefault(name + suffix, []).append(value)
