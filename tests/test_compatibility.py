@@ -3,6 +3,7 @@
 
 import os
 import subprocess
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from modeling_alibi_dinov2 import Dinov2AlibiImageProcessor, Dinov2AlibiModel
 from tests.comparison import assert_close
 from training.export import export
 
-OLDEST = Path(__file__).parents[1] / ".venv-oldest" / "bin" / "python"
+REPOSITORY = Path(__file__).parents[1]
+OLDEST = REPOSITORY / ".venv-oldest" / "bin" / "python"
 
 pytestmark = pytest.mark.skipif(not OLDEST.exists(), reason="no environment of the oldest release: make test-oldest")
 
@@ -31,6 +33,15 @@ with torch.no_grad():
     np.savez(output, pixels=pixels.numpy(), tokens=model(pixels).last_hidden_state.numpy())
 model.save_pretrained(again)
 """
+
+
+def test_the_other_environment_holds_the_oldest_release():
+    """A test that installs what is pinned would let the whole run be one of the newest release."""
+    command = [OLDEST, "-c", "import transformers; print(transformers.__version__)"]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    requirements = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]["dependencies"]
+    (supported,) = (line for line in requirements if line.startswith("transformers>="))
+    assert supported.startswith(f"transformers>={found.rpartition('.')[0]},"), f"{found} for {supported}"
 
 
 @pytest.mark.parametrize("bias", [{}, {"alibi_slopes": "learned", "num_register_tokens": 0}])
