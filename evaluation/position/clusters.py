@@ -46,7 +46,7 @@ from alibi_dinov2.pictures.feature_colours import CONSTANT, relative_spread, res
 from alibi_dinov2.pictures.panels import Tile, image_tile, panel
 from evaluation.command import command_line, figure_columns, figure_parser, image_paths, record_name, run_figure
 from evaluation.position.rolls import roll_map
-from evaluation.report.records import DatasetFacts, Stopwatch, describe_images, make_record
+from evaluation.report.records import DatasetFacts, Stopwatch, data_name, describe_images, make_record
 from evaluation.semantics.miou import VOID, confusion_matrix, mean_iou
 from evaluation.semantics.segmentation_data import read_pairs
 
@@ -271,7 +271,7 @@ def command(arguments: argparse.Namespace) -> Figure:
     else:
         images = [read_image(path) for path in paths]
     count = arguments.clusters or (count_classes(masks) if masks else DEFAULT_COUNT)
-    dataset = describe_images(arguments.dataset or paths[0].resolve().parent.name, images)
+    dataset = describe_images(arguments.dataset or data_name(paths[0].parent), images)
     words, columns = command_line(command, make_parser(), arguments), []
     for column in figure_columns(arguments):
         record, found = measure(column.backbone, images, dataset, column.size, count, masks, arguments.seed)

@@ -50,7 +50,7 @@ from alibi_dinov2.pictures.panels import Tile, image_tile, panel, save_figure
 from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
 from evaluation.command import feature_cache, named_backbones, run_records
 from evaluation.position.clusters import ImageClusters, count_conflicts, summarise
-from evaluation.report.records import DatasetFacts, Stopwatch, describe_images, make_record
+from evaluation.report.records import DatasetFacts, Stopwatch, data_name, describe_images, make_record
 from evaluation.segmentation.comparison import CLASSICAL, labelled_image_parser, segmenter_settings, with_versions
 from evaluation.semantics.miou import confusion_matrix
 from evaluation.semantics.segmentation_data import read_mask
@@ -239,7 +239,7 @@ def command(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """The records that the options ask for; the picture is written on the way."""
     picture = read_image(arguments.image)
     image, labels = np.asarray(picture), read_mask(arguments.labels, str(arguments.labels))
-    dataset = describe_images(arguments.image.resolve().parent.name, [picture])
+    dataset = describe_images(data_name(arguments.image.parent), [picture])
     backbones = named_backbones(arguments)
     settings = segmenter_settings(arguments) | {"seed": arguments.seed}
     cache = feature_cache(arguments)

@@ -35,7 +35,7 @@ from alibi_dinov2.pictures.overlays import blend
 from alibi_dinov2.pictures.panels import Tile, image_tile, panel, save_figure
 from alibi_dinov2.segmentation.segmenter import TrainableSegmenter
 from evaluation.command import feature_cache, named_backbones, run_records
-from evaluation.report.records import Stopwatch, describe_images, make_record, mean_and_spread
+from evaluation.report.records import Stopwatch, data_name, describe_images, make_record, mean_and_spread
 from evaluation.segmentation.benchmark.synthetic import RECIPES, make_image
 from evaluation.segmentation.biased_labels import FILTERS, Segmentation, segment
 from evaluation.segmentation.comparison import CLASSICAL, labelled_image_parser, segmenter_settings, with_versions
@@ -136,7 +136,7 @@ def command(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """The records that the options ask for; the picture, of the last model, is written on the way."""
     picture = read_image(arguments.image)
     image, labels = np.asarray(picture), read_mask(arguments.labels, str(arguments.labels))
-    dataset, cache = describe_images(arguments.image.resolve().parent.name, [picture]), feature_cache(arguments)
+    dataset, cache = describe_images(data_name(arguments.image.parent), [picture]), feature_cache(arguments)
     parameters = {
         "labels_sha256": hashlib.sha256(labels.tobytes()).hexdigest(),
         CLASSICAL: asdict(FILTERS),

@@ -106,13 +106,16 @@ def test_similarity_is_brightest_at_the_marked_query(draw):
                 assert pixel_at(figure, axes, 0.1, 0.9) == brightest
 
 
-def test_clusters_write_a_record_per_model_and_a_picture(run, folder):
-    options = ("--masks", folder / "masks", "--records", folder / "records", "--dataset", "noise")
+@pytest.mark.parametrize("given", [(), ("--dataset", "noise")])
+def test_clusters_write_a_record_per_model_and_a_picture(run, folder, given):
+    options = ("--masks", folder / "masks", "--records", folder / "records", *given)
     assert run("clusters", *options) == 0
+    data = given[-1] if given else folder.name  # `images` says nothing
     with Image.open(folder / "figure.png") as picture:
         assert picture.format == "PNG"
     for name in ("alibi", "stock"):
-        record = json.loads((folder / "records" / f"clusters-noise-{name}-56.json").read_text())
+        record = json.loads((folder / "records" / f"clusters-{data}-{name}-56.json").read_text())
+        assert record["dataset"]["name"] == data
         assert record["model"]["name"] == name
         assert record["parameters"]["clusters"] == 2, "as many as classes"
         assert record["metrics"].keys() == {"in_conflict", "position_explains", "content_explains", "miou"}

@@ -173,14 +173,15 @@ def test_panel_has_deep_features_above_classical_ones_for_each_model():
 
 def test_command_writes_records_and_a_picture(tmp_path, biased_folder, capsys):
     phases = material()
-    (tmp_path / "grains").mkdir()
-    Image.fromarray(as_image(phases)).save(tmp_path / "grains" / "image.png")
+    picture = tmp_path / "grains" / "images" / "image.png"
+    picture.parent.mkdir(parents=True)
+    Image.fromarray(as_image(phases)).save(picture)
     labels = {"labels": one_sided(phases), "small": one_sided(phases)[:-1], "one": (phases == 1).astype(np.uint8)}
     for name, values in labels.items():
         Image.fromarray(values).save(tmp_path / f"{name}.png")
 
     def run(name: str) -> int:
-        options = ["--models", biased_folder, "--image", tmp_path / "grains" / "image.png", "--components", 2]
+        options = ["--models", biased_folder, "--image", picture, "--components", 2]
         options += ["--labels", tmp_path / f"{name}.png", "--classifier", "logistic-regression", "--window", SIDE]
         options += ["--overlap", 0, "--output-folder", tmp_path / "records", "--figure", tmp_path / "picture.png"]
         options += ["--cache", tmp_path / "cache"]
@@ -203,10 +204,10 @@ def test_command_writes_records_and_a_picture(tmp_path, biased_folder, capsys):
     assert record["parameters"]["window"] == SIDE
     assert "xgboost" in record["versions"]
     assert "biased labels" in results_table(by_model([record]))
-    with Image.open(tmp_path / "picture.png") as picture:
+    with Image.open(tmp_path / "picture.png") as drawn:
         # Two columns of two rows, as the image is square.
-        assert picture.width > 2 * ROW_HEIGHT * DPI
-        assert picture.height > 2 * ROW_HEIGHT * DPI
+        assert drawn.width > 2 * ROW_HEIGHT * DPI
+        assert drawn.height > 2 * ROW_HEIGHT * DPI
 
 
 def test_shipped_labels_confound_class_and_position():
