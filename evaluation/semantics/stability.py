@@ -19,6 +19,9 @@ Each is there once more with `_centred` after its name, of features from which t
 what is left tells the places of an image apart, and is what a picture of principal components shows. With `_placeless`
 what the other images have in common at a patch's place is subtracted, too, as polynomials of row and column: what tells
 the place looks stable when little moves, and is left out there.
+
+    longest_token   the length of the longest patch token before the last layer norm, in the median of its image:
+                    tokens of high norm ("Vision Transformers Need Registers", arXiv 2309.16588) have many times that
 """
 
 import argparse
@@ -137,6 +140,13 @@ def same_phase(features: np.ndarray, phases: np.ndarray) -> list[float]:
     return found
 
 
+def longest_token(backbone: Backbone, window: Image.Image, size: int) -> float:
+    """The length of an image's longest patch token in that of its median one, before the last layer norm."""
+    (layers,) = dense_features(backbone, [window], size, layers=[backbone.model.config.num_hidden_layers])
+    lengths = np.linalg.norm(layers[0], axis=-1)
+    return float(lengths.max() / np.median(lengths))
+
+
 def measure(
     backbone: Backbone,
     images: Sequence[Image.Image],
@@ -146,6 +156,8 @@ def measure(
     seed: int = 0,
 ) -> dict[str, Any]:
     """Images -> views -> features -> result record; means over images and their standard deviation.
+
+    A backbone with a removal, which is of its output, has no `longest_token`.
 
     Args:
         size: side of the window in pixels, a multiple of the patch's.
@@ -169,6 +181,8 @@ def measure(
     for number, image in enumerate(tqdm(images, f"views of {backbone.name}", unit="img")):
         seen = views(image, size, patch, np.random.default_rng((seed, number)))
         maps.append(dict(zip(seen, dense_features(backbone, seen.values(), size), strict=True)))
+        if backbone.removal is None:
+            figures.setdefault("longest_token", []).append(longest_token(backbone, seen["here"], size))
     means = [entry["here"].mean(axis=(0, 1), dtype=np.float64) for entry in maps]
     places = [by_place(entry["here"] - mean) for entry, mean in zip(maps, means, strict=True)]
     place_sum = np.sum(places, axis=0)

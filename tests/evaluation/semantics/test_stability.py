@@ -16,6 +16,7 @@ from evaluation.semantics.stability import (
     BORDER,
     compare,
     cosines,
+    longest_token,
     main,
     measure,
     move_of,
@@ -138,6 +139,23 @@ def test_what_all_images_have_at_a_place_is_no_part_of_placeless_figures(tiny_te
     assert "moved_placeless" not in measure(backbone, images[:1], describe_images("one", images[:1]), SIZE)["metrics"]
 
 
+def test_a_token_of_high_norm_is_found(tiny_teacher, image):
+    found = {}
+    for factor in (1, 1000):
+        teacher = tiny_teacher()
+        with torch.no_grad():
+            teacher.embeddings.position_embeddings[0, 7].mul_(factor)
+        backbone = Backbone(teacher, Dinov2AlibiImageProcessor(), "teacher", "teacher")
+        found[factor] = longest_token(backbone, square(image, SIZE), SIZE)
+        pixels = backbone.processor(square(image, SIZE), do_resize=False, do_center_crop=False, return_tensors="pt")
+        with torch.no_grad():
+            tokens = teacher(**pixels, output_hidden_states=True).hidden_states[-1][0, -((SIZE // PATCH) ** 2) :]
+        lengths = tokens.norm(dim=-1).numpy()
+        # Sums of float32 in another order.
+        assert found[factor] == pytest.approx(lengths.max() / np.median(lengths), rel=1e-4)
+    assert found[1] < 3 < 10 < found[1000]
+
+
 def test_square_is_the_centre(image):
     assert square(image, 300).tobytes() == image.crop((50, 0, 350, 300)).tobytes()
 
@@ -173,7 +191,7 @@ def test_command_writes_a_record_that_the_table_knows(folder):
     assert not ended.value.code
     record = json.loads((folder / "r.json").read_text())
     assert 0 < record["metrics"]["same_phase"] <= 1
-    assert "same_phase_centred" in record["metrics"]
+    assert {"same_phase_centred", "longest_token", "longest_token_std"} <= record["metrics"].keys()
     assert "another crop position" in results_table(by_model([record]))
 
 
