@@ -14,7 +14,6 @@ the memory-bounded path where no other fits, and beside SDPA at half that size. 
 completed, not begun again.
 """
 
-import json
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from dataclasses import asdict
 from functools import partial
@@ -27,7 +26,14 @@ from tqdm.auto import tqdm
 
 from alibi_dinov2.io.files import write_json
 from benchmarks.cases import CASES, DTYPES, HEAD_DIM, PATCH, Setting, attention_bytes, build_model
-from benchmarks.measuring import in_fresh_process, machine_facts, memory_status, time_and_memory, time_in_turns
+from benchmarks.measuring import (
+    in_fresh_process,
+    machine_facts,
+    memory_status,
+    read_record,
+    time_and_memory,
+    time_in_turns,
+)
 from modeling_alibi_dinov2.attention_alibi_dinov2 import BLOCKWISE
 
 HUGE_SIZE = 2044  # 146×146 patches
@@ -71,20 +77,6 @@ def compare(setting: Setting, cases: tuple[str, ...], repeats: int, bar: tqdm) -
                 difference = output.last_hidden_state - timed[base][1].last_hidden_state
                 rows[case] |= {"difference": float(difference.abs().max()), "difference_to": base}
     return list(rows.values())
-
-
-def read_record(path: Path | None, facts: dict[str, Any]) -> dict[str, Any]:
-    """The record to go on with: an earlier one made under the same conditions, or an empty one.
-
-    Raises:
-        ValueError: the file is no such record, or its figures cannot stand beside new ones.
-    """
-    if path is None or not path.exists():
-        return facts | {"comparisons": {}}
-    record = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(record, dict) or any(record.get(name) != value for name, value in facts.items()):
-        raise ValueError(f"{path} was not made with {facts}. Choose another file, or remove this one.")
-    return record
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -143,7 +135,7 @@ def main() -> None:
             f"{options.repeats} at least 1"
         )
     try:
-        record = read_record(options.output, {"machine": machine_facts(), "repeats": options.repeats})
+        record = read_record(options.output, {"machine": machine_facts(), "repeats": options.repeats}, "comparisons")
     except ValueError as error:
         parser.error(str(error))
     done = record["comparisons"]

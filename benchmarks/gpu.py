@@ -40,8 +40,7 @@ from transformers import PreTrainedModel
 from alibi_dinov2.features.precision import computes_in_bf16
 from alibi_dinov2.io.files import write_json
 from benchmarks.cases import DTYPES, HEAD_DIM, PATCH, Setting, build_model
-from benchmarks.forward import read_record
-from benchmarks.measuring import machine_facts, time_in_turns
+from benchmarks.measuring import machine_facts, read_record, time_in_turns
 from modeling_alibi_dinov2.attention_alibi_dinov2 import BLOCKWISE
 from training.configuration import parse_configuration
 from training.distill import distill
@@ -151,7 +150,7 @@ def compare(
 def throughput(options: Namespace) -> int:
     """Time all settings that the record lacks, one after the other."""
     device = torch.device(options.device)
-    record = read_record(options.output, environment(device) | {"repeats": options.repeats})
+    record = read_record(options.output, environment(device) | {"repeats": options.repeats}, "comparisons")
     settings = [
         Setting(size, batch, options.dtype, options.layers, options.width)
         for size, batch in product(options.sizes, options.batches)

@@ -2,6 +2,7 @@
 """How time and memory are measured."""
 
 import ctypes
+import json
 import multiprocessing
 import os
 import platform
@@ -63,6 +64,25 @@ def time_in_turns(runs: Mapping[str, Callable[[], Any]], repeats: int, advance: 
             times[name].append(time.perf_counter() - start)
             outputs.setdefault(name, output)
     return {name: (statistics.median(times[name][1:]), outputs[name]) for name in names}
+
+
+def read_record(path: Path | None, facts: dict[str, Any], entries: str) -> dict[str, Any]:
+    """The record to go on with: an earlier one made under the same conditions, or one without entries.
+
+    Args:
+        path: of the record, if it is written.
+        facts: the conditions.
+        entries: under which name the record holds what was measured.
+
+    Raises:
+        ValueError: the file is no such record, or its figures cannot stand beside new ones.
+    """
+    if path is None or not path.exists():
+        return facts | {entries: {}}
+    record = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(record, dict) or any(record.get(name) != value for name, value in facts.items()):
+        raise ValueError(f"{path} was not made with {facts}. Choose another file, or remove this one.")
+    return record
 
 
 def machine_facts() -> dict[str, Any]:

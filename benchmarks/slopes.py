@@ -37,9 +37,9 @@ from alibi_dinov2.io.images import read_folder
 from alibi_dinov2.pictures.panels import save_figure
 from alibi_dinov2.pictures.plots import line_looks, subplots
 from benchmarks.cases import DTYPES, HEAD_DIM, PATCH, Setting, build_model
-from benchmarks.measuring import machine_facts, time_in_turns
+from benchmarks.measuring import machine_facts, read_record, time_in_turns
 from evaluation.position.positional_probe import probe_images, summarise
-from evaluation.semantics.agreement import mean_cosine
+from evaluation.semantics.agreement import mean_cosine_of_all
 from modeling_alibi_dinov2 import Dinov2AlibiModel
 from modeling_alibi_dinov2.configuration_alibi_dinov2 import SLOPES_PER
 from training.configuration import DistillationConfig, Stage
@@ -110,8 +110,7 @@ def agreement(backbone: Backbone, teacher: Backbone, images: list[Image.Image], 
     """Mean cosine to the teacher."""
     zeroed = [] if options.zero_channels == "none" else [int(number) for number in options.zero_channels.split(",")]
     found, expected = (dense_features(each, images, options.size) for each in (backbone, teacher))
-    pairs = zip(found, expected, strict=True)
-    return float(np.mean([mean_cosine(features, reference, zeroed) for features, reference in pairs]))
+    return mean_cosine_of_all(found, expected, zeroed)
 
 
 def slopes_of(model: Dinov2AlibiModel) -> dict[str, list[float]]:
@@ -127,10 +126,8 @@ def study(options: Namespace) -> dict[str, Any]:
     }
     parameters["student"] = Path(options.student).name if options.student else None
     facts = {"machine": machine_facts(), "parameters": parameters}
-    record = json.loads(options.output.read_text(encoding="utf-8")) if options.output.exists() else facts
-    if any(record.get(name) != value for name, value in facts.items()):
-        raise ValueError(f"{options.output} was not made with {facts}. Choose another file, or remove this one.")
-    found = record.setdefault("choices", {})
+    record = read_record(options.output, facts, "choices")
+    found = record["choices"]
     teacher, photographs = load_backbone(options.teacher), held_out(options)
     micrographs = read_folder(options.micrographs)
     for name in (bar := tqdm(options.choices, unit="choice")):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How far apart students come out that were trained with different seeds.
 
-    python -m benchmarks.training_seeds --recipe training/recipes/long_further.json --steps 150 --seeds 0 1 2 \\
+    python -m benchmarks.training_seeds --recipe training/recipes/long_further.json --steps 200 --seeds 0 1 2 \\
         --images held_out --runs runs/seeds --output training-seeds.json
 
 A recipe is run once a seed, from its own start, with as many steps a stage as told; the seed decides which images come
@@ -9,14 +9,12 @@ when and how they are cut. Figures are cosines to the teacher on other photograp
 Runs that were stopped are resumed, and an output that is there already is completed.
 """
 
-import json
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
@@ -24,9 +22,9 @@ from alibi_dinov2.features.backbone import load_backbone
 from alibi_dinov2.features.dense_features import dense_features
 from alibi_dinov2.io.files import write_json
 from alibi_dinov2.io.images import read_folder
-from benchmarks.measuring import machine_facts
-from evaluation.report.records import data_name, describe_images
-from evaluation.semantics.agreement import mean_cosine, zeroed_channels
+from benchmarks.measuring import machine_facts, read_record
+from evaluation.report.records import data_name, describe_images, mean_and_spread
+from evaluation.semantics.agreement import mean_cosine_of_all, zeroed_channels
 from training.configuration import DistillationConfig, parse_configuration
 from training.distill import distill
 
@@ -52,11 +50,12 @@ class Agreement:
     def measure(self, student: str | Path, zero_channels: Sequence[int]) -> dict[str, float]:
         """Mean cosine by size, some channels left out."""
         backbone = load_backbone(student)
-        cosines = {}
-        for size, targets in self.targets.items():
-            pairs = zip(dense_features(backbone, self.images, size, progress=True), targets, strict=True)
-            cosines[str(size)] = float(np.mean([mean_cosine(*pair, zero_channels) for pair in pairs]))
-        return cosines
+        return {
+            str(size): mean_cosine_of_all(
+                dense_features(backbone, self.images, size, progress=True), targets, zero_channels
+            )
+            for size, targets in self.targets.items()
+        }
 
 
 def study(options: Namespace) -> dict[str, Any]:
@@ -72,10 +71,8 @@ def study(options: Namespace) -> dict[str, Any]:
         "parameters": {"recipe": options.recipe.name, "steps": options.steps, "sizes": options.sizes},
         "dataset": asdict(describe_images(data_name(options.images), images)),
     }
-    record = json.loads(options.output.read_text(encoding="utf-8")) if options.output.exists() else facts
-    if any(record.get(name) != value for name, value in facts.items()):
-        raise ValueError(f"{options.output} was not made with {facts}. Choose another file, or remove this one.")
-    found = record.setdefault("students", {})
+    record = read_record(options.output, facts, "students")
+    found = record["students"]
     missing = [seed for seed in options.seeds if f"seed {seed}" not in found]
     if not missing:
         return record
@@ -92,14 +89,6 @@ def study(options: Namespace) -> dict[str, Any]:
     return record
 
 
-def spread(record: dict[str, Any]) -> Iterator[tuple[str, float, float]]:
-    """For each size the mean over seeds and their standard deviation (of a sample: n − 1)."""
-    seeds = [cosines for name, cosines in record["students"].items() if name != "start"]
-    for size in record["students"]["start"]:
-        values = [cosines[size] for cosines in seeds]
-        yield size, float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
-
-
 def table(record: dict[str, Any]) -> str:
     """A study as Markdown."""
     sizes = list(record["students"]["start"])
@@ -108,7 +97,9 @@ def table(record: dict[str, Any]) -> str:
         f"| {name} | {' | '.join(f'{cosines[size]:.4f}' for size in sizes)} |"
         for name, cosines in record["students"].items()
     ]
-    figures = " | ".join(f"{mean:.4f} ± {deviation:.4f}" for _, mean, deviation in spread(record))
+    seeds = [cosines for name, cosines in record["students"].items() if name != "start"]
+    means, spread = mean_and_spread({size: [cosines[size] for cosines in seeds] for size in sizes})
+    figures = " | ".join(f"{means[size]:.4f} ± {spread.get(size, float('nan')):.4f}" for size in sizes)
     return "\n".join([*lines, f"| mean over seeds | {figures} |"])
 
 

@@ -7,7 +7,7 @@
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,17 @@ def mean_cosine(features: np.ndarray, reference: np.ndarray, zero_channels: Sequ
     first, second = (array[..., kept].reshape(-1, len(kept)).astype(np.float64) for array in (features, reference))
     norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
     return float(np.mean(np.sum(first * second, axis=1) / np.maximum(norms, np.finfo(float).tiny)))
+
+
+def mean_cosine_of_all(
+    found: Iterable[np.ndarray], expected: Iterable[np.ndarray], zero_channels: Sequence[int] = ()
+) -> float:
+    """The mean over images of `mean_cosine`, whose features come in the same order.
+
+    Raises:
+        ValueError: features have different shapes, or there are more of one kind.
+    """
+    return float(np.mean([mean_cosine(*pair, zero_channels) for pair in zip(found, expected, strict=True)]))
 
 
 def measure(
@@ -69,7 +80,7 @@ def measure(
     back = [features[:, ::-1] for features in dense_features(teacher, mirrored, size)]
     found = list(dense_features(backbone, images, size, progress=True))
     metrics = {
-        name: float(np.mean([mean_cosine(*pair, zero_channels) for pair in zip(maps, expected, strict=True)]))
+        name: mean_cosine_of_all(maps, expected, zero_channels)
         for name, maps in (("cosine", found), ("mirrored_teacher_cosine", back))
     }
     parameters = {"size": size, "zero_channels": list(zero_channels), "teacher": teacher.name}
